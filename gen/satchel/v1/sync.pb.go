@@ -1294,6 +1294,8 @@ type Page struct {
 	SettledPriority uint32 `protobuf:"varint,9,opt,name=settled_priority,json=settledPriority,proto3" json:"settled_priority,omitempty"`
 	// At a checkpoint: the schema version that the rows are written in.
 	SchemaVersion uint32 `protobuf:"varint,10,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
+	// Kinds that no longer come by a bucket. Takes effect at once, like dropped_buckets but for records of the kind only.
+	DroppedKinds  []*DroppedKind `protobuf:"bytes,11,rep,name=dropped_kinds,json=droppedKinds,proto3" json:"dropped_kinds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1398,6 +1400,68 @@ func (x *Page) GetSchemaVersion() uint32 {
 	return 0
 }
 
+func (x *Page) GetDroppedKinds() []*DroppedKind {
+	if x != nil {
+		return x.DroppedKinds
+	}
+	return nil
+}
+
+// DroppedKind is a kind that a bucket no longer gives to this person.
+type DroppedKind struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bucket.
+	Bucket uint64 `protobuf:"varint,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	// The kind.
+	Kind          string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DroppedKind) Reset() {
+	*x = DroppedKind{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DroppedKind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DroppedKind) ProtoMessage() {}
+
+func (x *DroppedKind) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DroppedKind.ProtoReflect.Descriptor instead.
+func (*DroppedKind) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DroppedKind) GetBucket() uint64 {
+	if x != nil {
+		return x.Bucket
+	}
+	return 0
+}
+
+func (x *DroppedKind) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
 // Change is a record as it stands now for this person.
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1426,7 +1490,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[16]
+	mi := &file_satchel_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1502,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[16]
+	mi := &file_satchel_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1515,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Change) GetRecordId() string {
@@ -1530,7 +1594,7 @@ type Narrowed struct {
 
 func (x *Narrowed) Reset() {
 	*x = Narrowed{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[17]
+	mi := &file_satchel_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1606,7 @@ func (x *Narrowed) String() string {
 func (*Narrowed) ProtoMessage() {}
 
 func (x *Narrowed) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[17]
+	mi := &file_satchel_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1619,7 @@ func (x *Narrowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Narrowed.ProtoReflect.Descriptor instead.
 func (*Narrowed) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Narrowed) GetKind() string {
@@ -1589,7 +1653,7 @@ type Directive struct {
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[18]
+	mi := &file_satchel_v1_sync_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1665,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[18]
+	mi := &file_satchel_v1_sync_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1678,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{18}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Directive) GetOrder() isDirective_Order {
@@ -1688,7 +1752,7 @@ type Fork struct {
 
 func (x *Fork) Reset() {
 	*x = Fork{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[19]
+	mi := &file_satchel_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1764,7 @@ func (x *Fork) String() string {
 func (*Fork) ProtoMessage() {}
 
 func (x *Fork) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[19]
+	mi := &file_satchel_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1777,7 @@ func (x *Fork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fork.ProtoReflect.Descriptor instead.
 func (*Fork) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Fork) GetDeviceId() string {
@@ -1734,7 +1798,7 @@ type Wipe struct {
 
 func (x *Wipe) Reset() {
 	*x = Wipe{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[20]
+	mi := &file_satchel_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1746,7 +1810,7 @@ func (x *Wipe) String() string {
 func (*Wipe) ProtoMessage() {}
 
 func (x *Wipe) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[20]
+	mi := &file_satchel_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1759,7 +1823,7 @@ func (x *Wipe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wipe.ProtoReflect.Descriptor instead.
 func (*Wipe) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Wipe) GetSalvagedNumber() uint64 {
@@ -1780,7 +1844,7 @@ type Upgrade struct {
 
 func (x *Upgrade) Reset() {
 	*x = Upgrade{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[21]
+	mi := &file_satchel_v1_sync_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1856,7 @@ func (x *Upgrade) String() string {
 func (*Upgrade) ProtoMessage() {}
 
 func (x *Upgrade) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[21]
+	mi := &file_satchel_v1_sync_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1869,7 @@ func (x *Upgrade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
 func (*Upgrade) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{21}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Upgrade) GetMinProtocol() uint32 {
@@ -1826,7 +1890,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[22]
+	mi := &file_satchel_v1_sync_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +1902,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[22]
+	mi := &file_satchel_v1_sync_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +1915,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{22}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WaitRequest) GetCursor() []byte {
@@ -1872,7 +1936,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[23]
+	mi := &file_satchel_v1_sync_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +1948,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[23]
+	mi := &file_satchel_v1_sync_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +1961,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{23}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WaitResponse) GetWake() bool {
@@ -1990,7 +2054,7 @@ const file_satchel_v1_sync_proto_rawDesc = "" +
 	"\x06detail\x18\b \x01(\tR\x06detail\"7\n" +
 	"\x04Path\x12\x1b\n" +
 	"\trecord_id\x18\x01 \x01(\tR\brecordId\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\xd5\x02\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\x93\x03\n" +
 	"\x04Page\x12\x16\n" +
 	"\x06cursor\x18\x01 \x01(\fR\x06cursor\x12,\n" +
 	"\achanges\x18\x02 \x03(\v2\x12.satchel.v1.ChangeR\achanges\x12'\n" +
@@ -2004,7 +2068,11 @@ const file_satchel_v1_sync_proto_rawDesc = "" +
 	"\x05token\x18\b \x01(\fR\x05token\x12)\n" +
 	"\x10settled_priority\x18\t \x01(\rR\x0fsettledPriority\x12%\n" +
 	"\x0eschema_version\x18\n" +
-	" \x01(\rR\rschemaVersion\"\xe3\x01\n" +
+	" \x01(\rR\rschemaVersion\x12<\n" +
+	"\rdropped_kinds\x18\v \x03(\v2\x17.satchel.v1.DroppedKindR\fdroppedKinds\"9\n" +
+	"\vDroppedKind\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\x04R\x06bucket\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\"\xe3\x01\n" +
 	"\x06Change\x12\x1b\n" +
 	"\trecord_id\x18\x01 \x01(\tR\brecordId\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +
@@ -2069,7 +2137,7 @@ func file_satchel_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_satchel_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_satchel_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_satchel_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_satchel_v1_sync_proto_goTypes = []any{
 	(Status)(0),          // 0: satchel.v1.Status
 	(Note)(0),            // 1: satchel.v1.Note
@@ -2089,15 +2157,16 @@ var file_satchel_v1_sync_proto_goTypes = []any{
 	(*Verdict)(nil),      // 15: satchel.v1.Verdict
 	(*Path)(nil),         // 16: satchel.v1.Path
 	(*Page)(nil),         // 17: satchel.v1.Page
-	(*Change)(nil),       // 18: satchel.v1.Change
-	(*Narrowed)(nil),     // 19: satchel.v1.Narrowed
-	(*Directive)(nil),    // 20: satchel.v1.Directive
-	(*Fork)(nil),         // 21: satchel.v1.Fork
-	(*Wipe)(nil),         // 22: satchel.v1.Wipe
-	(*Upgrade)(nil),      // 23: satchel.v1.Upgrade
-	(*WaitRequest)(nil),  // 24: satchel.v1.WaitRequest
-	(*WaitResponse)(nil), // 25: satchel.v1.WaitResponse
-	(Reason)(0),          // 26: satchel.v1.Reason
+	(*DroppedKind)(nil),  // 18: satchel.v1.DroppedKind
+	(*Change)(nil),       // 19: satchel.v1.Change
+	(*Narrowed)(nil),     // 20: satchel.v1.Narrowed
+	(*Directive)(nil),    // 21: satchel.v1.Directive
+	(*Fork)(nil),         // 22: satchel.v1.Fork
+	(*Wipe)(nil),         // 23: satchel.v1.Wipe
+	(*Upgrade)(nil),      // 24: satchel.v1.Upgrade
+	(*WaitRequest)(nil),  // 25: satchel.v1.WaitRequest
+	(*WaitResponse)(nil), // 26: satchel.v1.WaitResponse
+	(Reason)(0),          // 27: satchel.v1.Reason
 }
 var file_satchel_v1_sync_proto_depIdxs = []int32{
 	3,  // 0: satchel.v1.SyncRequest.mutations:type_name -> satchel.v1.Mutation
@@ -2113,25 +2182,26 @@ var file_satchel_v1_sync_proto_depIdxs = []int32{
 	8,  // 10: satchel.v1.Patch.increments:type_name -> satchel.v1.Increment
 	15, // 11: satchel.v1.SyncResponse.verdicts:type_name -> satchel.v1.Verdict
 	17, // 12: satchel.v1.SyncResponse.page:type_name -> satchel.v1.Page
-	20, // 13: satchel.v1.SyncResponse.directives:type_name -> satchel.v1.Directive
+	21, // 13: satchel.v1.SyncResponse.directives:type_name -> satchel.v1.Directive
 	0,  // 14: satchel.v1.Verdict.status:type_name -> satchel.v1.Status
-	26, // 15: satchel.v1.Verdict.reason:type_name -> satchel.v1.Reason
+	27, // 15: satchel.v1.Verdict.reason:type_name -> satchel.v1.Reason
 	16, // 16: satchel.v1.Verdict.paths:type_name -> satchel.v1.Path
 	1,  // 17: satchel.v1.Verdict.notes:type_name -> satchel.v1.Note
-	18, // 18: satchel.v1.Page.changes:type_name -> satchel.v1.Change
-	19, // 19: satchel.v1.Page.narrowed:type_name -> satchel.v1.Narrowed
-	21, // 20: satchel.v1.Directive.fork:type_name -> satchel.v1.Fork
-	22, // 21: satchel.v1.Directive.wipe:type_name -> satchel.v1.Wipe
-	23, // 22: satchel.v1.Directive.upgrade:type_name -> satchel.v1.Upgrade
-	2,  // 23: satchel.v1.SyncService.Sync:input_type -> satchel.v1.SyncRequest
-	24, // 24: satchel.v1.SyncService.Wait:input_type -> satchel.v1.WaitRequest
-	14, // 25: satchel.v1.SyncService.Sync:output_type -> satchel.v1.SyncResponse
-	25, // 26: satchel.v1.SyncService.Wait:output_type -> satchel.v1.WaitResponse
-	25, // [25:27] is the sub-list for method output_type
-	23, // [23:25] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	19, // 18: satchel.v1.Page.changes:type_name -> satchel.v1.Change
+	20, // 19: satchel.v1.Page.narrowed:type_name -> satchel.v1.Narrowed
+	18, // 20: satchel.v1.Page.dropped_kinds:type_name -> satchel.v1.DroppedKind
+	22, // 21: satchel.v1.Directive.fork:type_name -> satchel.v1.Fork
+	23, // 22: satchel.v1.Directive.wipe:type_name -> satchel.v1.Wipe
+	24, // 23: satchel.v1.Directive.upgrade:type_name -> satchel.v1.Upgrade
+	2,  // 24: satchel.v1.SyncService.Sync:input_type -> satchel.v1.SyncRequest
+	25, // 25: satchel.v1.SyncService.Wait:input_type -> satchel.v1.WaitRequest
+	14, // 26: satchel.v1.SyncService.Sync:output_type -> satchel.v1.SyncResponse
+	26, // 27: satchel.v1.SyncService.Wait:output_type -> satchel.v1.WaitResponse
+	26, // [26:28] is the sub-list for method output_type
+	24, // [24:26] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_satchel_v1_sync_proto_init() }
@@ -2146,7 +2216,7 @@ func file_satchel_v1_sync_proto_init() {
 		(*Op_Delete)(nil),
 		(*Op_Command)(nil),
 	}
-	file_satchel_v1_sync_proto_msgTypes[18].OneofWrappers = []any{
+	file_satchel_v1_sync_proto_msgTypes[19].OneofWrappers = []any{
 		(*Directive_Fork)(nil),
 		(*Directive_Wipe)(nil),
 		(*Directive_Upgrade)(nil),
@@ -2157,7 +2227,7 @@ func file_satchel_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_satchel_v1_sync_proto_rawDesc), len(file_satchel_v1_sync_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
