@@ -391,6 +391,9 @@ func (s *Server) Stop(ctx context.Context) error {
 		err = s.proc.stop(limit)
 		s.proc = nil
 	}
+	if s.sockets != s.home {
+		_ = os.Remove(s.sockets) // empty now; if not, the next start uses it
+	}
 	s.unlock()
 	if s.ephemeral != nil {
 		s.ephemeral.end()
