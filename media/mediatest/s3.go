@@ -1,0 +1,148 @@
+package mediatest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"testing"
+	"time"
+)
+
+// S3 is a real S3 server (versitygw) of its own, with its objects in a folder of the test.
+type S3 struct {
+	// URL is what BLOB_URL would say, with the bucket "satchel".
+	URL string
+
+	bin, dir, addr string
+	mu             sync.Mutex
+	cmd            *exec.Cmd
+	alive          io.Closer // the server ends when this is closed, hence also when the test process dies
+	log            *bytes.Buffer
+}
+
+const s3Key, s3Secret = "satchel-test", "a secret/with+signs"
+
+// StartS3 starts a server; the test's end stops it. The first use on a machine builds versitygw, which takes about a
+// minute.
+func StartS3(t testing.TB) *S3 {
+	t.Helper()
+	bin, err := versitygw()
+	if err != nil {
+		t.Fatalf("cannot build versitygw: %v", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close() // the server takes the port
+	s := &S3{bin: bin, dir: t.TempDir(), addr: addr,
+		URL: fmt.Sprintf("s3://%s:%s@%s/satchel?insecure=1&path=1&region=us-east-1", s3Key, "a%20secret%2Fwith%2Bsigns", addr)}
+	for _, d := range []string{"data", "meta"} {
+		if err := os.Mkdir(filepath.Join(s.dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(s.Stop)
+	s.Start(t)
+	return s
+}
+
+// Start starts a server that was stopped, with the objects that it had.
+func (s *S3) Start(t testing.TB) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// The shell waits for its input to end, which happens whichever way this process ends, and then ends the server.
+	s.log = &bytes.Buffer{}
+	s.cmd = exec.Command("sh", "-c", `"$@" </dev/null & p=$!; read -r _; kill -9 $p; wait $p`, "sh",
+		s.bin, "--port", s.addr, "--access", s3Key, "--secret", s3Secret, "--quiet",
+		"posix", "--sidecar", filepath.Join(s.dir, "meta"), filepath.Join(s.dir, "data"))
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	alive, err := s.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.alive = alive
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		if c, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.addr); err == nil {
+			_ = c.Close() // it only asked whether somebody listens
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the S3 server at %s does not listen", s.addr)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Stop kills the server, as a crash would. A server that is stopped stays so until [S3.Start].
+func (s *S3) Stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return
+	}
+	_ = s.alive.Close()
+	_ = s.cmd.Wait() // it was killed, which is an error to Wait
+	s.cmd = nil
+}
+
+// versitygw gives the path of the server, built once per version and machine.
+func versitygw() (string, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	tool := filepath.Join(root, "tools", "versitygw")
+	mod, err := os.ReadFile(filepath.Join(tool, "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	m := regexp.MustCompile(`github\.com/versity/versitygw (v[0-9.]+)`).FindSubmatch(mod)
+	if m == nil {
+		return "", fmt.Errorf("%s/go.mod names no version of versitygw", tool)
+	}
+	bin := filepath.Join(root, "var", "bin", "versitygw-"+string(m[1]))
+	if _, err := os.Stat(bin); err == nil {
+		return bin, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(bin), 0o755); err != nil {
+		return "", err
+	}
+	tmp := fmt.Sprintf("%s.%d", bin, os.Getpid()) // two test processes may build at once; the last rename stands
+	cmd := exec.Command("go", "build", "-o", tmp, "github.com/versity/versitygw/cmd/versitygw")
+	cmd.Dir = tool
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return bin, os.Rename(tmp, bin)
+}
+
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for d := dir; ; d = filepath.Dir(d) {
+		if mod, err := os.ReadFile(filepath.Join(d, "go.mod")); err == nil && bytes.HasPrefix(mod, []byte("module github.com/satchel-sync/satchel\n")) {
+			return d, nil
+		}
+		if d == filepath.Dir(d) {
+			return "", fmt.Errorf("%s is not inside Satchel's checkout", dir)
+		}
+	}
+}
