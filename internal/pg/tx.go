@@ -68,7 +68,11 @@ func (tx *Tx) usable() error {
 	if tx.done {
 		return pgx.ErrTxClosed
 	}
-	if c := tx.conn.Conn(); tx.begun && !c.IsClosed() && !c.PgConn().IsBusy() && c.PgConn().TxStatus() == 'I' {
+	c := tx.conn.Conn()
+	if c.IsClosed() {
+		return pgconn.ErrConnClosed
+	}
+	if tx.begun && !c.PgConn().IsBusy() && c.PgConn().TxStatus() == 'I' {
 		return errNotBegun
 	}
 	return nil
@@ -258,8 +262,8 @@ func (tx *Tx) judge(tag pgconn.CommandTag, err error) error {
 	case err == nil:
 		tx.finish()
 		return fmt.Errorf("%w: %w", ErrUnknownCommit, pgx.ErrTxCommitRollback)
-	case pgconn.SafeToRetry(err):
-		return err // nothing was sent; Rollback follows
+	case alive && pgconn.SafeToRetry(err):
+		return err // nothing was sent; Rollback follows. (A closed connection claims the same after it was.)
 	case alive && conn.PgConn().TxStatus() != 'I':
 		return err // a statement before COMMIT failed, so COMMIT was skipped; Rollback follows
 	case alive && said:
