@@ -100,6 +100,25 @@ func (n numeral) equal(m numeral) bool {
 // integral tells whether the number is whole.
 func (n numeral) integral() bool { return n.exponent.Cmp(big.NewInt(int64(len(n.digits)))) >= 0 }
 
+// plain writes the number out without an exponent. The exponent must be known to be small.
+func (n numeral) plain() string {
+	if n.digits == "" {
+		return "0"
+	}
+	sign := ""
+	if n.negative {
+		sign = "-"
+	}
+	switch e := int(n.exponent.Int64()); {
+	case e <= 0:
+		return sign + "0." + strings.Repeat("0", -e) + n.digits
+	case e < len(n.digits):
+		return sign + n.digits[:e] + "." + n.digits[e:]
+	default:
+		return sign + n.digits + strings.Repeat("0", e-len(n.digits))
+	}
+}
+
 // parseNumeral reads a number in JSON's grammar (RFC 8259 §6); anything else is refused.
 func parseNumeral(s string) (numeral, bool) {
 	n := numeral{exponent: new(big.Int)}

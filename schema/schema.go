@@ -179,11 +179,19 @@ type Flow struct {
 	StateField  string   // server_only field with the approval's state
 }
 
+// Template is the text of a notice in the languages that Satchel speaks. Both are always there.
+type Template struct {
+	ZH string
+	EN string
+}
+
 // Schema is one published version of an organisation's kinds, roles, rules and flows. It is immutable.
 type Schema struct {
 	Version int
 	Rules   []*Rule
 	Flows   []*Flow
+	// Templates are the texts of notices by key. They never hold customer data. The map must not be changed.
+	Templates map[string]Template
 
 	kinds map[string]*Kind
 	names []string

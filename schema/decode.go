@@ -1,0 +1,273 @@
+package schema
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"unicode/utf8"
+
+	satchel "github.com/satchel-sync/satchel"
+)
+
+// Limits of the fields of one create or patch.
+const (
+	maxRaw     = 256 << 10 // bytes
+	maxDepth   = 16        // levels of objects and lists, the outermost counted
+	maxNumber  = 60        // characters of a number
+	maxExpand  = 60        // digits that a number has when it is written without an exponent
+	errBadJSON = "the fields must be one JSON object"
+)
+
+// DecodeFields reads the JSON object of a create or patch. It is stricter than encoding/json, since what it lets
+// through is stored, compared and sent on: no key twice, nothing after the object, at most 256 KiB, 16 levels and 200
+// fields; no NUL, no half of a surrogate pair and no bytes that are not UTF-8 (which would become U+FFFD unseen); no
+// number that would fill a page when written out. Numbers stay as they are spelt, as json.Number. Empty input means no
+// fields. The error is a *[satchel.Error] of kind Invalid with the reason TOO_LARGE or BAD_VALUE, without values.
+func DecodeFields(raw []byte) (map[string]any, error) {
+	if len(raw) == 0 {
+		return map[string]any{}, nil
+	}
+	if len(raw) > maxRaw {
+		return nil, satchel.E(satchel.Invalid, satchel.ReasonTooLarge, "the fields have %d bytes, they may have %d", len(raw), maxRaw)
+	}
+	if !utf8.Valid(raw) {
+		return nil, badJSON(errors.New("must be UTF-8"), 0)
+	}
+	d := decoder{in: raw}
+	d.space()
+	if d.peek() != '{' {
+		return nil, badJSON(errors.New(errBadJSON), 0)
+	}
+	v, err := d.object(1)
+	if err == nil {
+		if d.space(); d.at < len(raw) {
+			err = errors.New("something follows the object")
+		}
+	}
+	if err != nil {
+		return nil, badJSON(err, d.at)
+	}
+	if len(v) > maxFields {
+		return nil, satchel.E(satchel.Invalid, satchel.ReasonTooLarge, "%d fields, there may be %d", len(v), maxFields)
+	}
+	return v, nil
+}
+
+func badJSON(err error, at int) error {
+	return satchel.E(satchel.Invalid, satchel.ReasonBadValue, "fields, at byte %d: %v", at, err)
+}
+
+// decoder reads JSON (RFC 8259) from bytes that are UTF-8.
+type decoder struct {
+	in []byte
+	at int
+}
+
+// peek gives the next byte, or 0 at the end; a 0 in the input is no JSON either.
+func (d *decoder) peek() byte {
+	if d.at < len(d.in) {
+		return d.in[d.at]
+	}
+	return 0
+}
+
+func (d *decoder) space() {
+	for d.at < len(d.in) {
+		switch d.in[d.at] {
+		case ' ', '\t', '\n', '\r':
+			d.at++
+		default:
+			return
+		}
+	}
+}
+
+func (d *decoder) value(depth int) (any, error) {
+	switch c := d.peek(); {
+	case c == '{':
+		return d.object(depth)
+	case c == '[':
+		return d.list(depth)
+	case c == '"':
+		return d.text()
+	case c == '-' || (c >= '0' && c <= '9'):
+		return d.number()
+	}
+	for word, v := range map[string]any{"true": true, "false": false, "null": nil} {
+		if len(d.in)-d.at >= len(word) && string(d.in[d.at:d.at+len(word)]) == word {
+			d.at += len(word)
+			return v, nil
+		}
+	}
+	return nil, errors.New("a value was expected")
+}
+
+func (d *decoder) object(depth int) (map[string]any, error) {
+	out := map[string]any{}
+	err := d.members(depth, '}', func() error {
+		if d.peek() != '"' {
+			return errors.New("a key in quotes was expected")
+		}
+		key, err := d.text()
+		if err != nil {
+			return err
+		}
+		if _, twice := out[key]; twice {
+			return errors.New("a key stands twice")
+		}
+		if d.space(); d.peek() != ':' {
+			return errors.New("a colon was expected")
+		}
+		d.at++
+		d.space()
+		out[key], err = d.value(depth + 1)
+		return err
+	})
+	return out, err
+}
+
+func (d *decoder) list(depth int) ([]any, error) {
+	out := []any{}
+	err := d.members(depth, ']', func() error {
+		v, err := d.value(depth + 1)
+		out = append(out, v)
+		return err
+	})
+	return out, err
+}
+
+// members reads what stands between two brackets, separated by commas.
+func (d *decoder) members(depth int, end byte, member func() error) error {
+	if depth > maxDepth {
+		return fmt.Errorf("more than %d levels", maxDepth)
+	}
+	d.at++
+	if d.space(); d.peek() == end {
+		d.at++
+		return nil
+	}
+	for {
+		d.space()
+		if err := member(); err != nil {
+			return err
+		}
+		d.space()
+		switch d.peek() {
+		case ',':
+			d.at++
+		case end:
+			d.at++
+			return nil
+		default:
+			return errors.New("a comma or the closing bracket was expected")
+		}
+	}
+}
+
+// text reads a string. Escapes are looked at one by one before encoding/json resolves them, since it would replace
+// half a surrogate pair silently.
+func (d *decoder) text() (string, error) {
+	start := d.at
+	escaped := false
+	for d.at++; d.at < len(d.in); d.at++ {
+		switch c := d.in[d.at]; {
+		case c == '"':
+			d.at++
+			if !escaped {
+				return string(d.in[start+1 : d.at-1]), nil
+			}
+			var s string
+			if err := json.Unmarshal(d.in[start:d.at], &s); err != nil {
+				return "", errors.New("a text has a wrong escape")
+			}
+			return s, nil
+		case c < 0x20:
+			return "", errors.New("a control character stands in a text; escape it")
+		case c == '\\':
+			escaped = true
+			if err := d.escape(); err != nil {
+				return "", err
+			}
+		}
+	}
+	return "", errors.New("a text does not end")
+}
+
+// escape looks at the escape at the position and leaves the position on its last byte.
+func (d *decoder) escape() error {
+	if d.at++; d.peek() != 'u' {
+		return nil // json.Unmarshal knows the others
+	}
+	switch r := d.hex(d.at + 1); {
+	case r < 0:
+		return errors.New("a text has a wrong escape")
+	case r == 0:
+		return errors.New("a text must not hold the character NUL")
+	case r >= 0xDC00 && r <= 0xDFFF:
+		return errors.New("a text holds half of a surrogate pair")
+	case r >= 0xD800 && r <= 0xDBFF:
+		low := -1
+		if d.at+6 < len(d.in) && d.in[d.at+5] == '\\' && d.in[d.at+6] == 'u' {
+			low = d.hex(d.at + 7)
+		}
+		if low < 0xDC00 || low > 0xDFFF {
+			return errors.New("a text holds half of a surrogate pair")
+		}
+		d.at += 6
+	}
+	d.at += 4
+	return nil
+}
+
+// hex reads four hexadecimal digits; -1 = there are none.
+func (d *decoder) hex(at int) int {
+	if at+4 > len(d.in) {
+		return -1
+	}
+	r := 0
+	for _, c := range d.in[at : at+4] {
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c >= 'a' && c <= 'f':
+			c -= 'a' - 10
+		case c >= 'A' && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return -1
+		}
+		r = r<<4 | int(c)
+	}
+	return r
+}
+
+func (d *decoder) number() (json.Number, error) {
+	start := d.at
+	for d.at < len(d.in) {
+		switch c := d.in[d.at]; {
+		case c >= '0' && c <= '9', c == '-', c == '+', c == '.', c == 'e', c == 'E':
+			d.at++
+			continue
+		}
+		break
+	}
+	s := string(d.in[start:d.at])
+	return json.Number(s), checkNumber(s)
+}
+
+// checkNumber refuses what is no number and what Postgres, which writes numbers out, would make long: 1e9000 is six
+// bytes here and nine thousand there.
+func checkNumber(s string) error {
+	if len(s) > maxNumber {
+		return fmt.Errorf("a number has more than %d characters", maxNumber)
+	}
+	n, ok := parseNumeral(s)
+	if !ok {
+		return errors.New("a number has a wrong form")
+	}
+	if n.exponent.CmpAbs(big.NewInt(maxExpand)) > 0 {
+		return errors.New("a number is too large or too small")
+	}
+	return nil
+}
