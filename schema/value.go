@@ -241,7 +241,9 @@ func measure(v any, depth int, size *int) error {
 		*size += 5
 	case string:
 		*size += len(v) + 2
-		return checkText(v, maxJSON)
+		if err := checkText(v, maxJSON); err != nil {
+			return err
+		}
 	case []any:
 		*size += 2
 		for i := range v {
@@ -267,7 +269,9 @@ func measure(v any, depth int, size *int) error {
 			return errors.New("must be JSON")
 		}
 		*size += len(s)
-		return checkNumber(s)
+		if err := checkNumber(s); err != nil {
+			return err
+		}
 	}
 	if *size > maxJSON {
 		return fmt.Errorf("must have at most %d bytes", maxJSON)
