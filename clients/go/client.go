@@ -1,0 +1,242 @@
+package satchelclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/gen/satchel/v1/satchelv1connect"
+)
+
+// Codec is how messages are written on the wire.
+type Codec uint8
+
+const (
+	// Proto is binary Protobuf, the default: smallest.
+	Proto Codec = iota
+	// JSON is Protobuf's JSON form: readable in a proxy, and what mini-programs send.
+	JSON
+)
+
+// Config says how a client works. BaseURL and Store are required.
+type Config struct {
+	// BaseURL is the server's address, such as "https://satchel.example.com".
+	BaseURL string
+	// Store keeps everything; the client uses it alone. Closing it is the caller's.
+	Store Store
+	// HTTPClient makes the calls; nil = http.DefaultClient. Time-outs are the client's own.
+	HTTPClient *http.Client
+	// Now is the wall clock; nil = time.Now.
+	Now func() time.Time
+	// Monotonic gives a random id of this boot of the phone and the milliseconds since it, sleep included. nil = the
+	// device has no such clock: then the server estimates when offline edits took place. A clock that stops while the
+	// device sleeps is worse than none.
+	Monotonic func() (boot string, ms uint64)
+	// Codec of messages.
+	Codec Codec
+	// Language of messages for people: "zh-CN" or "en"; "" = en.
+	Language string
+	// MaxBytes is the budget of one page, at most 4 MiB; 0 = the server's default, 256 KiB.
+	MaxBytes uint32
+	// SchemaVersion is the one that the app was built for; 0 = the organisation's current one.
+	SchemaVersion uint32
+	// Timeout of one call; 0 = 30 seconds. Wait takes 10 seconds longer, for the server holds it for 25.
+	Timeout time.Duration
+	// RetryMin and RetryMax bound Run's pause after a failure, which doubles from one to the other; 0 = 1 and 60 seconds.
+	RetryMin, RetryMax time.Duration
+	// Logger gets ids, counts and reasons, never what people wrote; nil = none.
+	Logger *slog.Logger
+	// Step, when set, is called with the name of each point between which a kill must be harmless: "x:before" inside
+	// the local transaction x, just before its commit, "x:after" behind it, "call" and "answer" around the network. A
+	// panic in it leaves the store as a kill would. For tests and the simulator.
+	Step func(point string)
+}
+
+// Client is a device's side of the protocol. It is safe for concurrent use; there is one per store. At most one Sync,
+// one refresh and one Upload run at a time, others wait for it; reading and recording never wait for the network.
+type Client struct {
+	cfg   Config
+	store Store
+	auth  satchelv1connect.AuthServiceClient
+	sync  satchelv1connect.SyncServiceClient
+	media satchelv1connect.MediaServiceClient
+
+	syncing, refreshing, uploading gate
+
+	mu       sync.Mutex // guards what follows
+	identity identity   // as stored
+	batch    int        // mutations to send at once; halved on a time-out
+	budget   uint32     // bytes of a page; 0 = the server's default; halved on a time-out
+
+	recorded, attached chan struct{} // capacity 1: something new for Run's loops
+}
+
+// Limits of the protocol.
+const (
+	maxBatch         = 200       // mutations in a call
+	maxBatchBytes    = 1 << 20   // bytes of them
+	maxOps           = 100       // ops in a mutation
+	maxMutationBytes = 256 << 10 // bytes of them
+	maxPageBytes     = 4 << 20
+	minPageBytes     = 16 << 10
+	defaultPageBytes = 256 << 10
+	maxAnswerBytes   = 32 << 20 // no answer is longer; a row is at most a mutation's size, a page at most 4 MiB and a row
+	maxMediaBytes    = 100 << 20
+	maxClockPairs    = 32
+)
+
+// New opens a client on a store. A new store gets a random installation id, and an older one is continued where it
+// stopped. It makes no call.
+func New(cfg Config) (*Client, error) {
+	if cfg.BaseURL == "" || cfg.Store == nil {
+		return nil, errors.New("satchelclient: Config.BaseURL and Config.Store are required")
+	}
+	if cfg.MaxBytes > maxPageBytes {
+		return nil, fmt.Errorf("satchelclient: Config.MaxBytes is at most %d", maxPageBytes)
+	}
+	cfg.BaseURL = strings.TrimRight(cfg.BaseURL, "/")
+	if cfg.HTTPClient == nil {
+		cfg.HTTPClient = http.DefaultClient
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Monotonic == nil {
+		cfg.Monotonic = func() (string, uint64) { return "", 0 }
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 30 * time.Second
+	}
+	if cfg.RetryMin == 0 {
+		cfg.RetryMin = time.Second
+	}
+	if cfg.RetryMax == 0 {
+		cfg.RetryMax = time.Minute
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Step == nil {
+		cfg.Step = func(string) {}
+	}
+	// A request of a few mutations is mostly JSON text, and 2G uplinks are slow.
+	opts := []connect.ClientOption{connect.WithReadMaxBytes(maxAnswerBytes), connect.WithSendGzip(), connect.WithCompressMinBytes(1024)}
+	if cfg.Codec == JSON {
+		opts = append(opts, connect.WithProtoJSON())
+	}
+	c := &Client{
+		cfg:        cfg,
+		store:      cfg.Store,
+		auth:       satchelv1connect.NewAuthServiceClient(cfg.HTTPClient, cfg.BaseURL, opts...),
+		sync:       satchelv1connect.NewSyncServiceClient(cfg.HTTPClient, cfg.BaseURL, opts...),
+		media:      satchelv1connect.NewMediaServiceClient(cfg.HTTPClient, cfg.BaseURL, opts...),
+		syncing:    newGate(),
+		refreshing: newGate(),
+		uploading:  newGate(),
+		batch:      maxBatch,
+		budget:     cfg.MaxBytes,
+		recorded:   make(chan struct{}, 1),
+		attached:   make(chan struct{}, 1),
+	}
+	err := c.update(context.Background(), "open", func(tx Tx) error {
+		id, err := getMeta[identity](tx, metaIdentity)
+		if err != nil {
+			return err
+		}
+		if id.Installation == "" {
+			id.Installation = satchel.NewID().String()
+			if err := putMeta(tx, metaIdentity, id); err != nil {
+				return err
+			}
+		}
+		c.identity = id
+		return sweepMedia(tx)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// update is every write of the client to its store: one local transaction, with a point to be killed at before and
+// after its commit.
+func (c *Client) update(ctx context.Context, step string, fn func(Tx) error) error {
+	err := c.store.Update(ctx, func(tx Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		c.cfg.Step(step + ":before")
+		return nil
+	})
+	if err == nil {
+		c.cfg.Step(step + ":after")
+	}
+	return err
+}
+
+// call makes one call with the session's token, and once more with a fresh one when it had expired.
+func call[Req, Res any](ctx context.Context, c *Client, timeout time.Duration, rpc func(context.Context, *Req) (*Res, error), req *Req) (*Res, error) {
+	token := c.accessToken()
+	for again := false; ; again = true {
+		if token == "" {
+			return nil, ErrSignInAgain
+		}
+		res, err := bare(ctx, c, timeout, token, rpc, req)
+		if e, ok := errors.AsType[*Error](err); !ok || e.Reason != satchel.ReasonTokenExpired || again {
+			return res, err
+		}
+		if token, err = c.refreshed(ctx, token); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// bare makes one call with the token, "" = none, within the time-out.
+func bare[Req, Res any](ctx context.Context, c *Client, timeout time.Duration, token string, rpc func(context.Context, *Req) (*Res, error), req *Req) (*Res, error) {
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	limited, info := connect.NewClientContext(limited)
+	if token != "" {
+		info.RequestHeader().Set("Authorization", "Bearer "+token)
+	}
+	if c.cfg.Language != "" {
+		info.RequestHeader().Set("Accept-Language", c.cfg.Language)
+	}
+	res, err := rpc(limited, req)
+	if err != nil {
+		return nil, callError(ctx, err)
+	}
+	return res, nil
+}
+
+// gate lets one at a time pass; unlike a mutex, who waits can give up.
+type gate chan struct{}
+
+func newGate() gate { return make(gate, 1) }
+
+func (g gate) enter(ctx context.Context) error {
+	select {
+	case g <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g gate) leave() { <-g }
+
+// nudge wakes the loop that listens on ch, now or when it next listens.
+func nudge(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,293 @@
+package satchelclient
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/satchel-sync/satchel"
+	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+)
+
+// logKeptMs is how long a verdict and its mutation stay in the log: as long as the server's backups may be old, so that
+// they could be offered again to a restored one.
+const logKeptMs = 35 * 24 * 3600 * 1000
+
+// Settled is what became of a mutation.
+type Settled struct {
+	Order    uint64     // its place among the mutations recorded on this device
+	Device   satchel.ID // under which it was sent
+	Mutation *satchelv1.Mutation
+	Verdict  *satchelv1.Verdict
+}
+
+// Pending counts the mutations that have no verdict yet.
+func (c *Client) Pending(ctx context.Context) (int, error) {
+	n := 0
+	err := c.store.View(ctx, func(tx ReadTx) error {
+		return tx.Scan(TableOutbox, nil, nil, func(_, _ []byte) error { n++; return nil })
+	})
+	return n, err
+}
+
+// Settled gives up to limit lines of the verdict log, oldest first, whose order is greater than after; for the first
+// line, whose order is 0, give after < 0. The log keeps them for 35 days.
+func (c *Client) Settled(ctx context.Context, after int64, limit int) ([]Settled, error) {
+	var all []Settled
+	var from []byte
+	if after >= 0 {
+		from = uintKey(uint64(after))
+	}
+	err := c.store.View(ctx, func(tx ReadTx) error {
+		return tx.Scan(TableVerdict, nil, from, func(key, value []byte) error {
+			if len(all) >= limit {
+				return ErrStop
+			}
+			var row verdictRow
+			if err := json.Unmarshal(value, &row); err != nil {
+				return err
+			}
+			s := Settled{Order: uintOf(key), Device: row.Device, Mutation: new(satchelv1.Mutation), Verdict: new(satchelv1.Verdict)}
+			all = append(all, s)
+			if err := unmarshal(row.Mutation, s.Mutation); err != nil {
+				return err
+			}
+			return unmarshal(row.Verdict, s.Verdict)
+		})
+	})
+	return all, err
+}
+
+// sending is what one call takes from the outbox.
+type sending struct {
+	mutations []*satchelv1.Mutation
+	orders    map[uint64]uint64 // number → order
+	pending   int               // all in the outbox, these included
+	request   *satchelv1.SyncRequest
+}
+
+// number takes the first mutations of the outbox, gives numbers to those that have none, and makes the request. The
+// numbers are durable when it returns, and only then may they be sent.
+func (c *Client) number(ctx context.Context, batch int, budget uint32) (sending, error) {
+	s := sending{orders: map[uint64]uint64{}}
+	err := c.update(ctx, "number", func(tx Tx) error {
+		at, err := getMeta[place](tx, metaPlace)
+		if err != nil {
+			return err
+		}
+		n, err := getNumbers(tx)
+		if err != nil {
+			return err
+		}
+		s.request = &satchelv1.SyncRequest{
+			Confirmed: n.Next - 1, Cursor: at.Cursor, MaxBytes: budget, SchemaVersion: c.cfg.SchemaVersion,
+			Outbox: new(satchelv1.Outbox),
+		}
+		size, full := 0, false
+		var boots []string
+		err = tx.Scan(TableOutbox, nil, nil, func(key, value []byte) error {
+			s.pending++
+			if full {
+				return nil // only counted
+			}
+			m := new(satchelv1.Mutation)
+			if err := unmarshal(value, m); err != nil {
+				return err
+			}
+			boot := m.GetRecorded().GetBoot()
+			isNew := boot != "" && !slices.Contains(boots, boot)
+			if len(s.mutations) >= batch || size+len(value)+16 > maxBatchBytes || isNew && len(boots) == maxClockPairs {
+				full = true
+				return nil
+			}
+			if s.pending == 1 {
+				s.request.Outbox.OldestMs = m.GetRecorded().GetWallMs()
+				if m.Number > 0 {
+					s.request.Confirmed = m.Number - 1
+				}
+			}
+			if isNew {
+				boots = append(boots, boot)
+			}
+			if m.Number == 0 {
+				m.Number = n.Next
+				n.Next++
+				if err := putProto(tx, TableOutbox, key, m); err != nil {
+					return err
+				}
+			}
+			size += len(value) + 16 // its number, tag and length
+			s.mutations = append(s.mutations, m)
+			s.orders[m.Number] = uintOf(key)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, boot := range boots {
+			value, err := tx.Get(TableClock, []byte(boot))
+			if err != nil {
+				return err
+			}
+			if value == nil {
+				continue // this boot has not met the server yet
+			}
+			pair := new(satchelv1.ClockPair)
+			if err := unmarshal(value, pair); err != nil {
+				return err
+			}
+			s.request.ClockPairs = append(s.request.ClockPairs, pair)
+		}
+		s.request.Mutations = s.mutations
+		s.request.Outbox.Count = uint32(s.pending)
+		if s.request.Outbox.MediaBytes, err = mediaBytes(tx); err != nil {
+			return err
+		}
+		return putMeta(tx, metaNumbers, n)
+	})
+	return s, err
+}
+
+// settle stores what became of a mutation: it leaves the outbox for the log. Its ops stay shown until a checkpoint at
+// or past the verdict's seq, unless nothing of it took effect.
+func (c *Client) settle(tx Tx, order, serverMs uint64, v *satchelv1.Verdict) (Settled, error) {
+	s := Settled{Order: order, Device: c.snapshot().Device, Mutation: new(satchelv1.Mutation), Verdict: v}
+	value, err := tx.Get(TableOutbox, uintKey(order))
+	if err != nil {
+		return s, err
+	}
+	if err := unmarshal(value, s.Mutation); err != nil {
+		return s, err
+	}
+	verdict, err := proto.Marshal(v)
+	if err != nil {
+		return s, err
+	}
+	err = putJSON(tx, TableVerdict, uintKey(order), verdictRow{Device: s.Device, ServerMs: int64(serverMs), Mutation: value, Verdict: verdict})
+	if err != nil {
+		return s, err
+	}
+	if err := tx.Delete(TableOutbox, uintKey(order)); err != nil {
+		return s, err
+	}
+	if nothingHappened(v.Status) {
+		return s, hide(tx, order, s.Mutation)
+	}
+	return s, putSettled(tx, order, settled{Seq: v.Seq, Mutation: s.Mutation})
+}
+
+func nothingHappened(s satchelv1.Status) bool {
+	return s == satchelv1.Status_STATUS_REJECTED || s == satchelv1.Status_STATUS_STALE
+}
+
+// hide takes a mutation's ops off what is shown.
+func hide(tx Tx, order uint64, m *satchelv1.Mutation) error {
+	for i, op := range m.Ops {
+		id, err := satchel.ParseID(op.RecordId)
+		if err != nil {
+			return err
+		}
+		if err := tx.Delete(TableOverlay, overlayKey(id, order, i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hideSettled takes off what is settled at or before seq: the checkpoint shows it.
+func hideSettled(tx Tx, seq uint64) error {
+	return tx.Scan(TableSettled, nil, nil, func(key, value []byte) error {
+		s, err := readSettled(value)
+		if err != nil || s.Seq > seq {
+			return err
+		}
+		if err := hide(tx, uintOf(key), s.Mutation); err != nil {
+			return err
+		}
+		return tx.Delete(TableSettled, key)
+	})
+}
+
+// renumber takes the numbers off all pending mutations; under the new device id they begin again at 1. Their random
+// ids stay, so that the server knows again what it had already taken.
+func renumber(tx Tx) error {
+	n, err := getNumbers(tx)
+	if err != nil {
+		return err
+	}
+	n.Next = 1
+	err = tx.Scan(TableOutbox, nil, nil, func(key, value []byte) error {
+		m := new(satchelv1.Mutation)
+		if err := unmarshal(value, m); err != nil {
+			return err
+		}
+		if m.Number == 0 {
+			return nil
+		}
+		m.Number = 0
+		return putProto(tx, TableOutbox, key, m)
+	})
+	if err != nil {
+		return err
+	}
+	return putMeta(tx, metaNumbers, n)
+}
+
+// trimLog removes some of the lines that are older than the log keeps. It is called with each verdict stored, so it
+// removes more than is added.
+func trimLog(tx Tx, serverMs int64) error {
+	seen := 0
+	return tx.Scan(TableVerdict, nil, nil, func(key, value []byte) error {
+		var row verdictRow
+		if err := json.Unmarshal(value, &row); err != nil {
+			return err
+		}
+		if seen++; seen > 2*maxBatch || row.ServerMs > serverMs-logKeptMs {
+			return ErrStop
+		}
+		return tx.Delete(TableVerdict, key)
+	})
+}
+
+// noteClock keeps the pair for this boot, and forgets those of boots in which nothing pending was recorded.
+func noteClock(tx Tx, boot string, monotonicMs uint64, serverMs int64) error {
+	if boot != "" && serverMs > 0 {
+		pair := &satchelv1.ClockPair{Boot: boot, MonotonicMs: monotonicMs, ServerMs: serverMs}
+		if err := putProto(tx, TableClock, []byte(boot), pair); err != nil {
+			return err
+		}
+	}
+	var stale [][]byte
+	err := tx.Scan(TableClock, nil, nil, func(key, _ []byte) error {
+		if string(key) != boot {
+			stale = append(stale, slices.Clone(key))
+		}
+		return nil
+	})
+	if err != nil || len(stale) == 0 {
+		return err
+	}
+	used := map[string]bool{}
+	err = tx.Scan(TableOutbox, nil, nil, func(_, value []byte) error {
+		m := new(satchelv1.Mutation)
+		used[m.GetRecorded().GetBoot()] = true
+		if err := unmarshal(value, m); err != nil {
+			return err
+		}
+		used[m.GetRecorded().GetBoot()] = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range stale {
+		if !used[string(key)] {
+			if err := tx.Delete(TableClock, key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
