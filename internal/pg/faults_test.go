@@ -62,7 +62,7 @@ func TestEverySQLStateHasItsClass(t *testing.T) {
 		}
 	}
 	own := fmt.Errorf("x: %w", satchel.E(satchel.NotFound, satchel.ReasonNotFound, "gone"))
-	if pg.ToError(own) != own {
+	if pg.ToError(own) != own { //nolint:errorlint // the very same error, not one like it
 		t.Error("an error of ours is changed")
 	}
 }
