@@ -26,6 +26,10 @@ var files embed.FS
 // lockKey is the advisory lock that one migrating replica holds: "satchel" in ASCII.
 const lockKey int64 = 0x7361746368656c
 
+// trim drops what serves River's own lists by argument, which nobody asks for here, and costs a third of each insert.
+const trim = `-- migrations.trim
+drop index if exists river_job_args_index, river_job_metadata_index`
+
 // Up applies every migration that is missing: Satchel's, then River's. It waits for another replica that is at it, as
 // long as ctx lets it, and does nothing on a database that is up to date. It opens two connections of its own with the
 // pool's address, without the pool's statement limit and with a longer lock limit. It needs sessions: behind PgBouncer
@@ -58,6 +62,9 @@ func Up(ctx context.Context, pool *pgxpool.Pool) error {
 		return err
 	}
 	if _, err := river.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
+		return fmt.Errorf("migrations: River's tables: %w", err)
+	}
+	if _, err := own.Exec(ctx, trim); err != nil {
 		return fmt.Errorf("migrations: River's tables: %w", err)
 	}
 	return nil
@@ -134,6 +141,7 @@ func Fingerprint() (string, error) {
 	for _, m := range river.AllVersions() {
 		_, _ = io.WriteString(h, m.SQLUp) // a hash never fails
 	}
+	_, _ = io.WriteString(h, trim)
 	return hex.EncodeToString(h.Sum(nil)[:8]), nil
 }
 
