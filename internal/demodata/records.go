@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -129,12 +130,13 @@ func (g *generator) contacts() {
 			if n > 0 {
 				at = g.workday(a.created, g.cfg.Now.Add(-day))
 			}
-			name := g.chinese()
+			name, titles := g.chinese(), g.words.titles
 			if a.english {
+				titles = g.words.titlesEN
 				name = pick(g, g.words.englishFirst) + " " + pick(g, g.words.englishLast)
 			}
 			fields := map[string]any{
-				"account": g.out.Records[a.at].ID.String(), "name": name, "title": pick(g, g.words.titles),
+				"account": g.out.Records[a.at].ID.String(), "name": name, "title": pick(g, titles),
 				"mobile":        fmt.Sprintf("12%09d", g.rng.IntN(1_000_000_000)),
 				"decision_role": pick(g, []string{"decider", "influencer", "influencer", "user", "gatekeeper"}),
 			}
@@ -166,7 +168,7 @@ func (g *generator) visits() []Record {
 	first := len(g.out.Records)
 	for range g.cfg.Visits {
 		u := g.rng.Float64()
-		a := &g.members[int(u*u*float64(len(g.members)))]
+		a := &g.members[int(u*math.Sqrt(u)*float64(len(g.members)))]
 		from := g.cfg.Now.Add(-365 * day)
 		if a.created.After(from) {
 			from = a.created
@@ -191,8 +193,12 @@ func (g *generator) visit(a *account, at time.Time) {
 	outcome := pick(g, []string{"interested", "interested", "follow_up", "follow_up", "follow_up", "won", "lost", "no_contact"})
 	stay := time.Duration(10+g.rng.IntN(100)) * time.Minute
 	met := pick(g, a.contacts)
+	subjects := g.words.subjects[purpose]
+	if a.english {
+		subjects = g.words.subjectsEN[purpose]
+	}
 	fields := map[string]any{
-		"account": g.out.Records[a.at].ID.String(), "subject": pick(g, g.words.subjects[purpose]), "purpose": purpose, "outcome": outcome,
+		"account": g.out.Records[a.at].ID.String(), "subject": pick(g, subjects), "purpose": purpose, "outcome": outcome,
 		"visited_at": text(at), "left_at": text(at.Add(min(stay, g.cfg.Now.Sub(at)))), "summary": g.summary(met.name, a.english),
 	}
 	if !met.created.After(at) {

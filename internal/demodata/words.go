@@ -20,11 +20,11 @@ type words struct {
 	brandA, brandB, brandEN            []string
 	suffixZH, suffixEN                 []string
 	roadA, roadB, roadC                []string
-	titles                             []string
+	titles, titlesEN                   []string
 	englishFirst, englishLast          []string
 	tags, products                     []string
 	industries                         []industry
-	subjects                           map[string][]string
+	subjects, subjectsEN               map[string][]string
 	opening, finding, competitor, next []string
 	notesEN, tasks, remarks            []string
 }
@@ -80,6 +80,7 @@ func vocabulary() *words {
 		roadB:    []string{"湖", "江", "泰", "华", "山", "海", "业", "技", "平", "安", "晓", "滨", "林", "苑", "和", "腾", "鸣", "涛", "隆", "珠"},
 		roadC:    []string{"路", "路", "路", "大道", "街", "东路", "西路", "南路", "北路", "中路"},
 		titles:   []string{"采购经理", "采购总监", "总经理", "设备科长", "生产主管", "财务经理", "技术总监", "仓储主管", "品质经理", "采购员", "厂长", "副总经理"},
+		titlesEN: []string{"Purchasing Manager", "Head of Procurement", "General Manager", "Plant Manager", "Finance Manager", "Technical Director", "Quality Manager", "Buyer"},
 		englishFirst: []string{"Alice", "Brian", "Carla", "Derek", "Elena", "Felix", "Grace", "Hugo", "Irene", "Jonas", "Karen", "Louis", "Maria", "Nolan",
 			"Olivia", "Peter", "Quentin", "Rosa", "Simon", "Tessa"},
 		englishLast: []string{"Abbott", "Barlow", "Curtis", "Dawson", "Ellwood", "Fenton", "Garner", "Hartley", "Ingram", "Jarvis", "Kendrick", "Lawson",
@@ -99,12 +100,20 @@ func vocabulary() *words {
 			{"other", []string{"实业", "科技", "包装"}, []string{"Industries", "Packaging"}},
 		},
 		subjects: map[string][]string{
-			"first_visit": {"初次拜访，了解产线情况", "首次见面，介绍公司与产品", "First meeting at the plant"},
-			"follow_up":   {"跟进上次报价", "例行回访", "跟进样品测试结果", "Follow-up on the sample test"},
-			"demo":        {"现场演示控制器", "样机试用安排", "Product demonstration on site"},
-			"negotiation": {"商务谈判：价格与账期", "合同条款沟通", "Negotiation of price and terms"},
-			"service":     {"设备维保回访", "处理现场故障反馈", "Service call about the valve unit"},
-			"collection":  {"催收货款", "对账与回款安排", "Settling the open invoices"},
+			"first_visit": {"初次拜访，了解产线情况", "首次见面，介绍公司与产品"},
+			"follow_up":   {"跟进上次报价", "例行回访", "跟进样品测试结果"},
+			"demo":        {"现场演示控制器", "样机试用安排"},
+			"negotiation": {"商务谈判：价格与账期", "合同条款沟通"},
+			"service":     {"设备维保回访", "处理现场故障反馈"},
+			"collection":  {"催收货款", "对账与回款安排"},
+		},
+		subjectsEN: map[string][]string{
+			"first_visit": {"First meeting at the plant", "Introducing our range"},
+			"follow_up":   {"Follow-up on the last quote", "Follow-up on the sample test"},
+			"demo":        {"Product demonstration on site"},
+			"negotiation": {"Negotiation of price and terms", "Going through the contract"},
+			"service":     {"Service call about the valve unit", "Yearly maintenance"},
+			"collection":  {"Settling the open invoices"},
 		},
 		opening:    []string{"今天与{name}见面，", "上午到厂区拜访{name}，", "下午在会议室与{name}沟通，", "陪同技术同事一起拜访{name}，", "{name}带我们参观了车间，"},
 		finding:    []string{"对方对{product}比较感兴趣，", "现有产线准备在下季度改造，需要{product}，", "目前库存还能用两个月，", "对交期要求较高，希望四周内到货，", "预算已经批下来，正在比价，", "反映上一批{product}运行稳定，"},
