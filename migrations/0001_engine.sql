@@ -27,7 +27,8 @@ CREATE TABLE schema_version (
 -- A piece of business data. data has the fields as JSON; stamps has, by path, (rev, event time, device, number) of
 -- the last change since creation, and under '' those of the creation; rev counts the changes. buckets has the numbers
 -- of the buckets it lies in, so that a writer knows the old heads without reading them. A deleted record keeps its
--- data: an edit may revive it. parent repeats the kind's parent field for the search of children. Written by syncengine.
+-- data: an edit may revive it. owner, parent and parent_owner (the owner of the topmost record that it hangs under)
+-- repeat what placement follows from, so that moves find what hangs below. Written by syncengine.
 CREATE TABLE record (
     org_id         uuid     NOT NULL,
     id             uuid     NOT NULL,
@@ -39,6 +40,7 @@ CREATE TABLE record (
     author         uuid,
     owner          uuid,
     parent         uuid,
+    parent_owner   uuid,
     event_ms       bigint   NOT NULL,
     schema_version integer  NOT NULL,
     deleted        boolean  NOT NULL DEFAULT false,
@@ -67,7 +69,8 @@ CREATE TABLE bucket_name (
     stem   text   NOT NULL,
     month  text   NOT NULL,
     num    bigint NOT NULL,
-    PRIMARY KEY (org_id, stem, month)
+    PRIMARY KEY (org_id, stem, month),
+    UNIQUE (org_id, num)
 );
 
 -- A bucket and kind: the last seq at which something in it moved, how many records are present, and the sum of

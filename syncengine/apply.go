@@ -1,0 +1,221 @@
+package syncengine
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/internal/pg"
+)
+
+// tries bounds how often a transaction that lost against others is done again.
+const tries = 6
+
+// Apply applies a batch of one device in one transaction and tells the fate of its mutations. Mutations behind a gap,
+// and what is left when the deadline or the bound on heads is reached, have no verdict: they are still pending. The
+// error is nil unless the database cannot be reached; then nothing is known of the batch, and sending it again is safe.
+func (e *Engine) Apply(ctx context.Context, p *satchel.Principal, in Batch) (Outcome, error) {
+	in.Mutations = consecutive(in.Mutations)
+	if len(in.Mutations) == 0 {
+		return Outcome{}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.Deadline)
+	defer cancel()
+
+	out, err := e.attempt(ctx, p, in)
+	if class := pg.Classify(err); class == pg.BadData || class == pg.Timeout {
+		out, err = e.oneByOne(ctx, p, in)
+	}
+	switch {
+	case err == nil:
+		return out, nil
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return Outcome{Undone: satchel.ReasonDeadline}, nil
+	case satchel.ReasonOf(pg.ToError(err)) == satchel.ReasonBusy:
+		return Outcome{Undone: satchel.ReasonBusy}, nil
+	}
+	return Outcome{}, pg.ToError(err)
+}
+
+// attempt runs the flow until it is not in the way of others.
+func (e *Engine) attempt(ctx context.Context, p *satchel.Principal, in Batch) (out Outcome, err error) {
+	err = e.retry(ctx, func() error {
+		out, err = e.flow(ctx, p, in)
+		return err
+	})
+	return out, err
+}
+
+// flow is one batch of one device: one transaction.
+func (e *Engine) flow(ctx context.Context, p *satchel.Principal, in Batch) (Outcome, error) {
+	tx, err := pg.Begin(ctx, e.cfg.Pool, pg.ReadCommitted)
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	b := e.newBatch(tx, p, in)
+
+	if err := b.load(ctx); err != nil { // 1 seen, 2 load: one round trip
+		return Outcome{}, err
+	}
+	if b.forked() {
+		return Outcome{Fork: true, Expected: b.lane.next}, nil
+	}
+	for _, m := range b.pending() {
+		if !b.room() {
+			break
+		}
+		if err := b.mutate(ctx, m); err != nil { // 3 check, 4 merge
+			return Outcome{}, err
+		}
+	}
+	if len(b.settled) == 0 {
+		return b.outcome(0), nil
+	}
+	if err := b.finish(ctx); err != nil { // attentions, placement
+		return Outcome{}, err
+	}
+	if err := b.react(ctx); err != nil { // 6 react
+		return Outcome{}, err
+	}
+	seq, err := b.commit(ctx) // 5 write, 7 number, COMMIT: one round trip
+	if err != nil {
+		return Outcome{}, err
+	}
+	b.wake()
+	return b.outcome(seq), nil
+}
+
+// oneByOne does a batch again, one mutation a transaction, because Postgres refused something in it (S5): the one that
+// fails again is refused and its bytes are kept.
+func (e *Engine) oneByOne(ctx context.Context, p *satchel.Principal, in Batch) (Outcome, error) {
+	var all Outcome
+	for i := range in.Mutations {
+		one := in
+		one.Mutations = in.Mutations[i : i+1]
+		out, err := e.attempt(ctx, p, one)
+		if class := pg.Classify(err); class == pg.BadData || class == pg.Timeout {
+			e.cfg.Logger.Error("syncengine: Postgres refused a mutation", "org", p.Org, "device", p.Device,
+				"number", one.Mutations[0].Number, "sqlstate", sqlState(err))
+			one.culprit = true
+			out, err = e.attempt(ctx, p, one)
+		}
+		if err != nil {
+			if len(all.Verdicts) > 0 {
+				return all, nil // what is settled is settled; the rest is still pending
+			}
+			return all, err
+		}
+		all.Verdicts = append(all.Verdicts, out.Verdicts...)
+		all.Expected, all.Fork = out.Expected, out.Fork
+		if len(out.Verdicts) == 0 {
+			break
+		}
+	}
+	return all, nil
+}
+
+// Submit applies what a system source does; see [SystemMutation]. Its verdict is stored under (source, key): sent
+// again, it takes effect once and the verdict is the same.
+func (e *Engine) Submit(ctx context.Context, m SystemMutation) (Verdict, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.Deadline)
+	defer cancel()
+	var out Outcome
+	err := e.retry(ctx, func() (err error) {
+		out, err = e.flowSystem(ctx, m)
+		return err
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return Verdict{}, &satchel.Error{Kind: satchel.Contention, Reason: satchel.ReasonDeadline,
+				Detail: "the change took too long; nothing of it happened, try again", Err: err}
+		}
+		return Verdict{}, pg.ToError(err)
+	}
+	return out.Verdicts[0], nil
+}
+
+// flowSystem is the flow of a system mutation.
+func (e *Engine) flowSystem(ctx context.Context, m SystemMutation) (Outcome, error) {
+	tx, err := pg.Begin(ctx, e.cfg.Pool, pg.ReadCommitted)
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	b := e.newSystemBatch(tx, m)
+	if err := b.load(ctx); err != nil {
+		return Outcome{}, err
+	}
+	if b.known != nil {
+		return Outcome{Verdicts: []Verdict{*b.known}}, nil
+	}
+	if err := b.mutate(ctx, b.in.Mutations[0]); err != nil {
+		return Outcome{}, err
+	}
+	if err := b.finish(ctx); err != nil {
+		return Outcome{}, err
+	}
+	if err := b.react(ctx); err != nil {
+		return Outcome{}, err
+	}
+	seq, err := b.commit(ctx)
+	if err != nil {
+		return Outcome{}, err
+	}
+	b.wake()
+	return b.outcome(seq), nil
+}
+
+// retry does fn again while it only lost against others: locks, changed rights, a source's key taken meanwhile.
+func (e *Engine) retry(ctx context.Context, fn func() error) error {
+	for try := 1; ; try++ {
+		err := fn()
+		if err == nil || try == tries || !lostRace(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Duration(rand.Int64N(int64(try) * int64(5*time.Millisecond)))):
+		}
+	}
+}
+
+func lostRace(err error) bool {
+	if errors.Is(err, errMoved) || pg.Classify(err) == pg.Retry {
+		return true
+	}
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pgErr.Code == "SA001" || pgErr.Code == "23505" &&
+		(pgErr.TableName == "ledger_source" || pgErr.TableName == "record" || pgErr.TableName == "bucket_name"))
+}
+
+// errMoved undoes a batch whose premises changed while it ran.
+var errMoved = errors.New("syncengine: what was read has changed meanwhile")
+
+func sqlState(err error) string {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pgErr.Code
+	}
+	return ""
+}
+
+// consecutive cuts a batch at the first gap: what is behind it gets no verdict.
+func consecutive(ms []Mutation) []Mutation {
+	for i := 1; i < len(ms); i++ {
+		if ms[i].Number != ms[i-1].Number+1 {
+			return ms[:i]
+		}
+	}
+	return ms[:min(len(ms), MaxBatch)]
+}
+
+// inTx runs fn in a transaction of the engine's own tables.
+func (e *Engine) inTx(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) error) error {
+	return pg.InTx(ctx, e.cfg.Pool, fn)
+}

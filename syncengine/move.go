@@ -1,0 +1,252 @@
+package syncengine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/access"
+	"github.com/satchel-sync/satchel/internal/jobs"
+	"github.com/satchel-sync/satchel/internal/pg"
+)
+
+// Handler is a job's handler; internal/jobs has the same.
+type Handler = func(ctx context.Context, org satchel.ID, args json.RawMessage) error
+
+// Handlers gives the engine's own jobs, by kind, for the wiring to register.
+func (e *Engine) Handlers() map[string]Handler {
+	return map[string]Handler{
+		JobDirectory: e.jobDirectory,
+		JobChildren:  e.jobChildren,
+		JobParked:    e.jobParked,
+	}
+}
+
+// movePiece is how many records one commit of a move looks at: at most 8 buckets left and 8 entered each.
+const movePiece = MaxHeads / access.MaxBucketsPerRecord / 2
+
+const sqlOwned = `-- syncengine.Owned
+SELECT r.id FROM record r WHERE r.org_id = $1 AND r.owner = $2 AND r.id > $3 AND r.id IN (
+  SELECT h.record_id FROM head h JOIN bucket_name n ON n.org_id = $1 AND n.stem = $4 AND n.num = h.bucket
+  WHERE h.org_id = $1 AND h.present)
+ORDER BY r.id LIMIT $5`
+
+// jobDirectory mirrors people and teams into records of the kinds person and team, and moves what changed owners' teams
+// move. It runs after the commit that changed the rights, so every later commit places by them already.
+func (e *Engine) jobDirectory(ctx context.Context, org satchel.ID, raw json.RawMessage) error {
+	var args directoryArgs
+	if err := json.Unmarshal(raw, &args); err != nil {
+		return jobs.Discard(err)
+	}
+	_, dir, err := e.Org(ctx, org)
+	if err != nil {
+		return err
+	}
+	for _, id := range args.Persons {
+		p, ok := dir.Person(id)
+		if !ok {
+			continue
+		}
+		fields := map[string]any{"name": p.Name, "active": !p.Disabled, "team": nil}
+		if !p.Team.IsZero() {
+			fields["team"] = p.Team.String()
+		}
+		if err := e.mirror(ctx, org, "person", id, fields); err != nil {
+			return err
+		}
+		if err := e.moveOwned(ctx, org, id); err != nil {
+			return err
+		}
+	}
+	if len(args.Teams) == 0 {
+		return nil
+	}
+	rows, err := e.cfg.Pool.Query(ctx, sqlTeamNames, org, args.Teams)
+	if err != nil {
+		return err
+	}
+	type team struct {
+		id, parent satchel.ID
+		name       string
+	}
+	teams, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (t team, err error) {
+		err = r.Scan(&t.id, &t.name, &t.parent)
+		return t, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, t := range teams {
+		fields := map[string]any{"name": t.name, "parent": nil}
+		if !t.parent.IsZero() {
+			fields["parent"] = t.parent.String()
+		}
+		if err := e.mirror(ctx, org, "team", t.id, fields); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mirror writes a record of the directory as it stands now.
+func (e *Engine) mirror(ctx context.Context, org satchel.ID, kind string, id satchel.ID, fields map[string]any) error {
+	old, err := e.Record(ctx, org, id)
+	if err != nil {
+		return err
+	}
+	text, err := encodeJSON(fields)
+	if err != nil {
+		return err
+	}
+	op := Op{Action: Patch, Record: id, Kind: kind, Fields: json.RawMessage(text)}
+	rev := uint64(0)
+	if old == nil {
+		op.Action = Create
+	} else {
+		op.BaseRev, rev = old.Rev, old.Rev
+	}
+	v, err := e.Submit(ctx, SystemMutation{Org: org, Source: "directory", Ops: []Op{op},
+		Key: fmt.Sprintf("%s@%d:%x", id, rev, satchel.DerivedID(id, text)), Cause: "the directory was changed"})
+	if err == nil && v.Status == Rejected {
+		err = fmt.Errorf("mirror of %s %s: %s", kind, id, v.Reason)
+	}
+	return err
+}
+
+// moveOwned places again what a person owns, in commits of bounded size. A piece that was moved already is found in
+// place and costs nothing, so the job can be done again from the start.
+func (e *Engine) moveOwned(ctx context.Context, org, person satchel.ID) error {
+	after := satchel.ID{}
+	for {
+		rows, err := e.cfg.Pool.Query(ctx, sqlOwned, org, person, after, access.OwnStem(person), movePiece)
+		if err != nil {
+			return err
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[satchel.ID])
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			return nil
+		}
+		if err := e.replace(ctx, org, ids); err != nil {
+			return err
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+// replace places records again, in one commit.
+func (e *Engine) replace(ctx context.Context, org satchel.ID, ids []satchel.ID) error {
+	return e.retry(ctx, func() error {
+		tx, err := pg.Begin(ctx, e.cfg.Pool, pg.ReadCommitted)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback(context.WithoutCancel(ctx))
+		b := e.newSystemBatch(tx, SystemMutation{Org: org, Source: "move"})
+		if b.clock, err = readClock(ctx, tx, org); err != nil {
+			return err
+		}
+		if err := b.know(ctx); err != nil {
+			return err
+		}
+		if err := b.fetch(ctx, sqlLockRecords, ids); err != nil {
+			return err
+		}
+		a := &attempt{b: b, rows: map[satchel.ID]*row{}, system: true}
+		for _, id := range ids {
+			if r := b.rows[id]; r != nil {
+				next := *r
+				a.set(&next)
+			}
+		}
+		if err := a.place(ctx); err != nil {
+			return err
+		}
+		b.accept(a)
+		b.settled = nil
+		if err := b.react(ctx); err != nil {
+			return err
+		}
+		if _, err := b.commit(ctx); err != nil {
+			return err
+		}
+		b.wake()
+		return nil
+	})
+}
+
+// jobChildren moves what hangs under a record whose owner changed, in pieces.
+func (e *Engine) jobChildren(ctx context.Context, org satchel.ID, raw json.RawMessage) error {
+	var args recordArgs
+	if err := json.Unmarshal(raw, &args); err != nil {
+		return jobs.Discard(err)
+	}
+	after := satchel.ID{}
+	for {
+		rows, err := e.cfg.Pool.Query(ctx, sqlChildIDs, org, args.Record, after, movePiece)
+		if err != nil {
+			return err
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[satchel.ID])
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			return nil
+		}
+		if err := e.replace(ctx, org, ids); err != nil {
+			return err
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+const sqlChildIDs = `-- syncengine.ChildIDs
+SELECT id FROM record WHERE org_id = $1 AND parent = $2 AND id > $3 ORDER BY id LIMIT $4`
+
+// jobParked applies, in order and in their author's name, the mutations that waited for a creation that is now resolved
+// (S5). Each is known by its device and number, so that none takes effect twice.
+func (e *Engine) jobParked(ctx context.Context, org satchel.ID, raw json.RawMessage) error {
+	var args recordArgs
+	if err := json.Unmarshal(raw, &args); err != nil {
+		return jobs.Discard(err)
+	}
+	for range 10_000 {
+		var id, device, person satchel.ID
+		var number uint64
+		var payload []byte
+		err := e.cfg.Pool.QueryRow(ctx, sqlParked, org, args.Record, 1).Scan(&id, &device, &number, &person, &payload)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var m Mutation
+		if err := json.Unmarshal(payload, &m); err != nil {
+			return jobs.Discard(err)
+		}
+		_, dir, err := e.Org(ctx, org)
+		if err != nil {
+			return err
+		}
+		who, known := dir.Person(person)
+		if known && !who.Disabled {
+			if _, err := e.Submit(ctx, SystemMutation{Org: org, Source: "parked", Key: fmt.Sprintf("%s/%d/%s", device, number, m.ID),
+				Actor: &satchel.Principal{Org: org, Person: person, Roles: who.Roles}, Ops: m.Ops,
+				Cause: "it had waited for a record whose creation was refused"}); err != nil {
+				return err
+			}
+		}
+		if _, err := e.cfg.Pool.Exec(ctx, sqlUnpark, org, args.Record, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,208 @@
+package syncengine
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/schema"
+)
+
+// Limits of what comes up. The proto comments state them for clients.
+const (
+	MaxBatch         = 200       // mutations in one batch
+	MaxOps           = 100       // ops in one mutation
+	MaxMutationBytes = 256 << 10 // JSON of one mutation's ops, in bytes
+	MaxHeads         = 2000      // heads that one commit moves
+)
+
+// Action is what an op does.
+type Action uint8
+
+// The actions.
+const (
+	Create Action = iota + 1
+	Patch
+	Delete
+	Command
+)
+
+func (a Action) String() string {
+	return [...]string{"", "create", "patch", "delete", "command"}[min(int(a), 4)]
+}
+
+// Op is one step of a mutation.
+type Op struct {
+	Action     Action             `json:"action"`
+	Record     satchel.ID         `json:"record"`
+	Kind       string             `json:"kind"`
+	BaseRev    uint64             `json:"base_rev,omitempty"`
+	Fields     json.RawMessage    `json:"fields,omitempty"` // of a create or patch: a JSON object
+	Sets       []schema.SetEdit   `json:"sets,omitempty"`
+	Increments []schema.Increment `json:"increments,omitempty"`
+	Name       string             `json:"name,omitempty"` // of a command
+	Args       json.RawMessage    `json:"args,omitempty"` // of a command: a JSON object
+}
+
+// Mutation is what a person did on a device: all its ops take effect, or none (S4).
+type Mutation struct {
+	Number        uint64       `json:"number,omitempty"`
+	ID            satchel.ID   `json:"id"`
+	Ops           []Op         `json:"ops"`
+	Recorded      ClockReading `json:"recorded"`
+	Token         []byte       `json:"token,omitempty"` // of the checkpoint on which it was recorded
+	SchemaVersion int          `json:"schema_version,omitempty"`
+}
+
+// ClockReading is a moment by a device's clocks; see the proto.
+type ClockReading struct {
+	Boot        string `json:"boot,omitempty"`
+	MonotonicMS uint64 `json:"monotonic_ms,omitempty"`
+	WallMS      int64  `json:"wall_ms,omitempty"`
+}
+
+// ClockPair says what the server's time was at a monotonic reading of a boot.
+type ClockPair struct {
+	Boot        string
+	MonotonicMS uint64
+	ServerMS    int64
+}
+
+// Outbox is what waits on a device.
+type Outbox struct {
+	Count      uint32
+	OldestMS   int64
+	MediaBytes uint64
+}
+
+// Batch is what one device sends at once.
+type Batch struct {
+	Mutations     []Mutation
+	Confirmed     uint64
+	Pairs         []ClockPair
+	Outbox        Outbox
+	SchemaVersion int
+
+	culprit bool // Postgres refused the one mutation twice: refuse it, keep its bytes
+}
+
+// SystemMutation is what others than devices do: rules, jobs, decisions in a browser, imports. It is known by
+// (Source, Key) in place of (device, number): sent again, it takes effect once.
+type SystemMutation struct {
+	Org    satchel.ID
+	Source string // such as "rule:follow_up_due", "approval", "media"
+	Key    string // unique per source
+	// Actor is the person in whose name it acts, with whose rights it is checked; nil = the system, which may write
+	// every field.
+	Actor *satchel.Principal
+	Ops   []Op
+	// Guard, where not 0, is the rev of the first op's record that the source saw: if it moved, the verdict is STALE.
+	Guard uint64
+	At    time.Time // event time; zero = now
+	Cause string    // shown as the answer to "why did this happen"; without customer data
+}
+
+// Status is the fate of a mutation, spelt like the enum satchel.v1.Status without its prefix.
+type Status string
+
+// The statuses, from the best to the worst.
+const (
+	Applied     Status = "APPLIED"
+	Merged      Status = "MERGED"
+	Conflicted  Status = "CONFLICTED"
+	Stale       Status = "STALE"
+	Rejected    Status = "REJECTED"
+	Seen        Status = "SEEN"
+	Unsupported Status = "UNSUPPORTED"
+)
+
+// Note is a remark that never changes a verdict.
+type Note string
+
+// The notes.
+const (
+	PossibleDouble Note = "POSSIBLE_DOUBLE"
+	ClockOff       Note = "CLOCK_OFF"
+	ParentMoved    Note = "PARENT_MOVED"
+	OverTimeout    Note = "OVER_TIMEOUT"
+)
+
+// Path names a field of a record; an empty Path is the record as a whole.
+type Path struct {
+	Record satchel.ID `json:"r"`
+	Path   string     `json:"p,omitempty"`
+}
+
+// Verdict is the fate of one mutation. It contains no values.
+type Verdict struct {
+	Number    uint64         `json:"-"`
+	Status    Status         `json:"s"`
+	Reason    satchel.Reason `json:"why,omitempty"`
+	Paths     []Path         `json:"paths,omitempty"`
+	Notes     []Note         `json:"notes,omitempty"`
+	Attention satchel.ID     `json:"att,omitzero"`
+	Detail    string         `json:"detail,omitempty"`
+	Seq       uint64         `json:"-"`
+}
+
+// plain tells whether the ledger need not spell it out.
+func (v Verdict) plain() bool {
+	return v.Status == Applied && v.Reason == "" && len(v.Paths) == 0 && len(v.Notes) == 0 && v.Attention.IsZero()
+}
+
+// Outcome is what became of a batch.
+type Outcome struct {
+	Verdicts []Verdict // of the mutations that were settled, by number
+	Expected uint64    // the number that the server expects next
+	// Fork says that the device's numbering is not the one that the server knows: it must take a new id and number its
+	// pending mutations anew (S3).
+	Fork bool
+	// Undone says why mutations have no verdict yet although they were in order: DEADLINE or BUSY. They are still
+	// pending; the page comes all the same (S14).
+	Undone satchel.Reason
+}
+
+// Refusal is the error by which a command refuses: the mutation gets its status and reason.
+type Refusal struct {
+	Status Status // Rejected or Stale
+	Reason satchel.Reason
+	Path   string
+	Detail string // without values
+	// Routine refusals (a lost claim, a stale decision) are only a verdict and leave no attention, if the mutation
+	// holds nothing else.
+	Routine bool
+}
+
+// Error gives the reason and detail.
+func (r *Refusal) Error() string { return string(r.Reason) + ": " + r.Detail }
+
+// Call is a command as it reaches its feature.
+type Call struct {
+	Record  satchel.ID
+	Kind    string
+	BaseRev uint64
+	Args    json.RawMessage // a JSON object; nil = {}
+}
+
+// CommandFunc turns a command into ops. It reads through the view, under locks; its ops may write every field. It
+// refuses with a [Refusal]; every other error undoes the batch.
+type CommandFunc func(ctx context.Context, v *View, c Call) ([]Op, error)
+
+// Change is a record before and after a mutation, for observers. Neither must be changed.
+type Change struct {
+	Org        satchel.ID
+	Kind       *schema.Kind
+	Before     *schema.Record // nil: it was created
+	After      *schema.Record
+	Actor      satchel.ID // person; zero = the system
+	Source     string     // "" = a device
+	EventMS    int64
+	ReceivedAt time.Time
+}
+
+// Observer looks at what a transaction changed. It may write its own tables and enqueue jobs in the transaction,
+// never records; the changes' rows are not yet in the tables. An error undoes the batch.
+type Observer func(ctx context.Context, tx pgx.Tx, changes []Change) error

@@ -1,0 +1,216 @@
+package syncengine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/access"
+	"github.com/satchel-sync/satchel/internal/jobs"
+	"github.com/satchel-sync/satchel/schema"
+)
+
+// The kinds of jobs that the engine enqueues for itself.
+const (
+	JobDirectory = "engine.directory" // mirror people and teams into records, move what their changes move
+	JobChildren  = "engine.children"  // move what hangs under a record whose owner changed
+	JobParked    = "engine.parked"    // apply what waited for a refused creation
+)
+
+// clock is an organisation's row of org_clock as a transaction read it.
+type clock struct {
+	Seq, Rights, Buckets uint64
+	SchemaVersion        int
+	Key                  []byte
+}
+
+// org is what the engine knows of an organisation at one count of rights and one schema version; immutable.
+type org struct {
+	id     satchel.ID
+	rights uint64
+	schema *schema.Schema
+	dir    *access.Directory
+	zone   *time.Location
+	key    []byte // signs cursors and tokens
+}
+
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// org gives the organisation as it stands at the clock that the caller has read.
+func (e *Engine) org(ctx context.Context, q querier, id satchel.ID, c clock) (*org, error) {
+	e.mu.Lock()
+	o := e.orgs[id]
+	e.mu.Unlock()
+	if o != nil && o.rights == c.Rights && o.schema.Version == c.SchemaVersion {
+		return o, nil
+	}
+	o, err := loadOrg(ctx, q, id, c)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	put(e.orgs, id, o)
+	e.mu.Unlock()
+	return o, nil
+}
+
+func loadOrg(ctx context.Context, q querier, id satchel.ID, c clock) (*org, error) {
+	o := &org{id: id, rights: c.Rights, key: c.Key}
+	var pack, zone string
+	if err := q.QueryRow(ctx, sqlSchema, id, c.SchemaVersion).Scan(&pack, &zone); err != nil {
+		return nil, fmt.Errorf("syncengine.loadOrg schema %d: %w", c.SchemaVersion, err)
+	}
+	var err error
+	if o.schema, err = schema.Parse([]byte(pack)); err != nil {
+		return nil, fmt.Errorf("syncengine.loadOrg: %w", err)
+	}
+	o.schema.Version = c.SchemaVersion
+	if o.zone, err = time.LoadLocation(zone); err != nil {
+		return nil, fmt.Errorf("syncengine.loadOrg: %w", err)
+	}
+	rows, err := q.Query(ctx, sqlPeople, id)
+	if err != nil {
+		return nil, err
+	}
+	people, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (p access.Person, err error) {
+		err = r.Scan(&p.ID, &p.Name, &p.Team, &p.Roles, &p.Disabled)
+		return p, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	rows, err = q.Query(ctx, sqlTeams, id)
+	if err != nil {
+		return nil, err
+	}
+	parents := map[satchel.ID]satchel.ID{}
+	var team, parent satchel.ID
+	if _, err = pgx.ForEachRow(rows, []any{&team, &parent}, func() error {
+		parents[team] = parent
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	o.dir = access.NewDirectory(c.Rights, people, parents)
+	return o, nil
+}
+
+// Org gives an organisation's schema and directory as they stand now.
+func (e *Engine) Org(ctx context.Context, id satchel.ID) (*schema.Schema, *access.Directory, error) {
+	c, err := readClock(ctx, e.cfg.Pool, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	o, err := e.org(ctx, e.cfg.Pool, id, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return o.schema, o.dir, nil
+}
+
+// Grants gives what a principal may do now.
+func (e *Engine) Grants(ctx context.Context, p *satchel.Principal) (*access.Grants, error) {
+	s, _, err := e.Org(ctx, p.Org)
+	if err != nil {
+		return nil, err
+	}
+	return access.NewGrants(s, p.Roles), nil
+}
+
+func readClock(ctx context.Context, q querier, id satchel.ID) (clock, error) {
+	var c clock
+	err := q.QueryRow(ctx, sqlClock, id).Scan(&c.Seq, &c.Rights, &c.Buckets, &c.SchemaVersion, &c.Key)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return c, satchel.E(satchel.NotFound, satchel.ReasonNotFound, "no such organisation")
+	}
+	return c, err
+}
+
+// grantsEntry keeps the grants of one set of roles under one schema.
+type grantsEntry struct {
+	schema *schema.Schema
+	grants *access.Grants
+}
+
+func (e *Engine) grantsOf(o *org, roles []string) *access.Grants {
+	key := o.id.String() + "/" + strings.Join(roles, ",")
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if g := e.grants[key]; g != nil && g.schema == o.schema {
+		return g.grants
+	}
+	g := &grantsEntry{o.schema, access.NewGrants(o.schema, roles)}
+	put(e.grants, key, g)
+	return g.grants
+}
+
+// OrgCreated gives a new organisation its clock and the schema that ships with the binary.
+func (e *Engine) OrgCreated(ctx context.Context, tx pgx.Tx, id satchel.ID) error {
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return fmt.Errorf("syncengine.OrgCreated: %w", err)
+	}
+	if _, err := tx.Exec(ctx, sqlNewClock, id, key); err != nil {
+		return fmt.Errorf("syncengine.OrgCreated: %w", err)
+	}
+	_, err := tx.Exec(ctx, sqlNewSchema, id, 1, string(schema.DefaultPack()), e.cfg.Now())
+	return err
+}
+
+// PublishSchema makes a new version of an organisation's schema current. The pack is checked first; the error says
+// what is wrong with it.
+func (e *Engine) PublishSchema(ctx context.Context, id satchel.ID, pack []byte) (version int, err error) {
+	if _, err := schema.Parse(pack); err != nil {
+		return 0, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "%v", err)
+	}
+	err = e.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if err := tx.QueryRow(ctx, sqlNextSchema, id).Scan(&version); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, sqlNewSchema, id, version, string(pack), e.cfg.Now())
+		return err
+	})
+	if err == nil {
+		e.waiters.wakeOrg(id)
+	}
+	return version, err
+}
+
+// RightsChanged counts a change of roles, teams or grants, in the transaction that makes it: commits that checked the
+// rights of before fail and are done again.
+func (e *Engine) RightsChanged(ctx context.Context, tx pgx.Tx, id satchel.ID) error {
+	_, err := tx.Exec(ctx, sqlRightsChanged, id)
+	return err
+}
+
+// directoryArgs names what changed in the directory.
+type directoryArgs struct {
+	Persons, Teams []satchel.ID
+}
+
+// DirectoryChanged enqueues, in the transaction that changed people or teams, the job that mirrors them into records
+// and moves what must move. Only after the commit does it look: all later commits place by the new rights.
+func (e *Engine) DirectoryChanged(ctx context.Context, tx pgx.Tx, id satchel.ID, persons, teams []satchel.ID) error {
+	var js []jobs.Job
+	for chunk := range slices.Chunk(persons, 100) {
+		js = append(js, jobs.Job{Kind: JobDirectory, Org: id, Args: directoryArgs{Persons: chunk}})
+	}
+	for chunk := range slices.Chunk(teams, 100) {
+		js = append(js, jobs.Job{Kind: JobDirectory, Org: id, Args: directoryArgs{Teams: chunk}})
+	}
+	if len(js) == 0 {
+		return nil
+	}
+	return e.cfg.Jobs.Enqueue(ctx, tx, js...)
+}

@@ -1,0 +1,333 @@
+package syncengine
+
+import (
+	"context"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/access"
+	"github.com/satchel-sync/satchel/internal/pg"
+)
+
+// Bounds of a page's rows, in bytes.
+const (
+	DefaultPageBytes = 256 << 10
+	MaxPageBytes     = 4 << 20
+)
+
+// rowOverhead is what a change costs beside its fields, in bytes, for the budget of a page.
+const rowOverhead = 64
+
+// Page is a part of what changed for a person; see the proto.
+type Page struct {
+	Cursor        []byte // nil = unchanged
+	Changes       []RowChange
+	Dropped       []int64
+	DroppedKinds  []DroppedKind
+	Narrowed      map[string][]string // by kind: fields that must go
+	Checkpoint    bool
+	More          bool
+	Seq           uint64
+	Token         []byte
+	SchemaVersion int
+}
+
+// DroppedKind is a kind that no longer comes by a bucket.
+type DroppedKind struct {
+	Bucket int64
+	Kind   string
+}
+
+// RowChange is a record as it stands now for this person.
+type RowChange struct {
+	Record  satchel.ID
+	Kind    string
+	Rev     uint64
+	Entered []int64
+	Left    []int64
+	Fields  []byte // JSON as Postgres made it, masked; nil when deleted or left
+	Deleted bool
+	Author  satchel.ID
+	EventMS int64
+}
+
+// Pull gives the next page after a cursor (empty = the device has nothing), in one snapshot. A page brings what changed
+// in the complete buckets after the live place, then goes on filling the first incomplete bucket. Its rows take about
+// maxBytes (0 = DefaultPageBytes), at least one row. nil = nothing is newer than the cursor and after. A cursor that
+// this server did not give to this person is MALFORMED_CURSOR.
+func (e *Engine) Pull(ctx context.Context, p *satchel.Principal, sealed []byte, maxBytes int, after uint64) (*Page, error) {
+	if maxBytes <= 0 {
+		maxBytes = DefaultPageBytes
+	}
+	maxBytes = min(maxBytes, MaxPageBytes)
+	idle, err := e.nothingNew(ctx, p, sealed, after)
+	if err != nil || idle {
+		return nil, pg.ToError(err)
+	}
+	var b *pageBuilder
+	err = pg.Snapshot(ctx, e.cfg.Pool, func(ctx context.Context, tx pgx.Tx) error {
+		b = &pageBuilder{e: e, tx: tx, p: p, budget: maxBytes, page: &Page{}}
+		return b.build(ctx, sealed)
+	})
+	if err != nil {
+		return nil, pg.ToError(err)
+	}
+	if b.turn.changed {
+		if b.turn.cursor.view, err = e.keepView(ctx, p.Org, b.turn.view); err != nil {
+			return nil, pg.ToError(err)
+		}
+	}
+	b.page.Cursor = b.turn.cursor.seal(b.clock.Key, p.Person)
+	if b.page.Checkpoint {
+		b.page.Token = token{view: b.turn.cursor.view, seq: b.page.Seq, timeMS: e.cfg.Now().UnixMilli()}.seal(b.clock.Key, p.Person)
+	}
+	return b.page, nil
+}
+
+// nothingNew answers the usual question of an idle device with one statement.
+func (e *Engine) nothingNew(ctx context.Context, p *satchel.Principal, sealed []byte, after uint64) (bool, error) {
+	e.mu.Lock()
+	o := e.orgs[p.Org]
+	e.mu.Unlock()
+	if o == nil || len(sealed) == 0 {
+		return false, nil
+	}
+	c, ok := openCursor(o.key, p.Person, sealed)
+	if !ok || after > c.live {
+		return false, nil
+	}
+	v, err := e.view(ctx, e.cfg.Pool, p.Org, c.view)
+	if err != nil || v == nil || c.done < len(v.Entries) || c.liveRec != lastRecord {
+		return false, err
+	}
+	nums := make([]int64, 0, len(v.Entries))
+	for _, entry := range v.Entries {
+		nums = append(nums, entry.Bucket)
+	}
+	var k clock
+	var newer bool
+	if err := e.cfg.Pool.QueryRow(ctx, sqlAnythingNew, p.Org, nums, int64(c.live)).
+		Scan(&k.Rights, &k.Buckets, &k.SchemaVersion, &newer); err != nil {
+		return false, err
+	}
+	if newer || k.Rights != o.rights || k.SchemaVersion != o.schema.Version {
+		return false, nil
+	}
+	e.mu.Lock()
+	f, known := e.follow[followKey{p.Org, p.Person, k.Rights, k.Buckets, joined(p.Roles)}]
+	e.mu.Unlock()
+	return known && v.same(targetView(o, e.grantsOf(o, p.Roles), f)), nil
+}
+
+const sqlAnythingNew = `-- syncengine.AnythingNew
+SELECT c.rights, c.buckets, c.schema_version,
+  EXISTS (SELECT 1 FROM bucket b WHERE b.org_id = $1 AND b.num = ANY($2) AND b.last_seq > $3)
+FROM org_clock c WHERE c.org_id = $1`
+
+// pageBuilder builds one page in one snapshot.
+type pageBuilder struct {
+	e      *Engine
+	tx     pgx.Tx
+	p      *satchel.Principal
+	org    *org
+	clock  clock
+	turn   turn
+	budget int // bytes left
+	page   *Page
+	full   bool // the budget is used up
+}
+
+func (b *pageBuilder) build(ctx context.Context, sealed []byte) error {
+	var err error
+	if b.clock, err = readClock(ctx, b.tx, b.p.Org); err != nil {
+		return err
+	}
+	if b.org, err = b.e.org(ctx, b.tx, b.p.Org, b.clock); err != nil {
+		return err
+	}
+	follow, err := b.e.followed(ctx, b.tx, b.org, b.clock, b.p.Person, b.p.Roles)
+	if err != nil {
+		return err
+	}
+	target := targetView(b.org, b.e.grantsOf(b.org, b.p.Roles), follow)
+	if err := b.begin(ctx, sealed, target); err != nil {
+		return err
+	}
+	if err := b.live(ctx); err != nil {
+		return err
+	}
+	for !b.full && b.turn.cursor.done < len(b.turn.view.Entries) {
+		if err := b.fill(ctx); err != nil {
+			return err
+		}
+	}
+	b.page.More = b.full
+	if !b.full {
+		b.page.Checkpoint, b.page.Seq, b.page.SchemaVersion = true, b.clock.Seq, b.org.schema.Version
+	}
+	return nil
+}
+
+// begin opens the cursor and turns it to what the person follows now.
+func (b *pageBuilder) begin(ctx context.Context, sealed []byte, target *view) error {
+	if len(sealed) == 0 {
+		b.turn = turn{view: target, changed: true, cursor: cursor{live: b.clock.Seq, liveRec: lastRecord}}
+		return nil
+	}
+	malformed := satchel.E(satchel.Invalid, satchel.ReasonMalformedCursor,
+		"the cursor is not one that this server gave to this person; drop the pulled records, keep the pending mutations, and pull with no cursor")
+	c, ok := openCursor(b.clock.Key, b.p.Person, sealed)
+	if !ok || c.live > b.clock.Seq {
+		return malformed
+	}
+	old, err := b.e.view(ctx, b.tx, b.p.Org, c.view)
+	if err != nil {
+		return err
+	}
+	if old == nil || c.done > len(old.Entries) {
+		return malformed
+	}
+	if old.same(target) {
+		b.turn = turn{view: old, cursor: c}
+		return nil
+	}
+	b.turn = turnTo(old, c, target)
+	b.page.Dropped, b.page.Narrowed = b.turn.dropped, b.turn.narrowed
+	for _, d := range b.turn.droppedKinds {
+		b.page.DroppedKinds = append(b.page.DroppedKinds, DroppedKind{d.num, d.kind})
+	}
+	return nil
+}
+
+// live brings what changed in the complete buckets after the live place, in (seq, record) order.
+func (b *pageBuilder) live(ctx context.Context) error {
+	c := &b.turn.cursor
+	kinds := map[int64][]string{}
+	var nums []int64
+	for _, entry := range b.turn.view.Entries[:c.done] {
+		if kinds[entry.Bucket] == nil {
+			nums = append(nums, entry.Bucket)
+		}
+		kinds[entry.Bucket] = append(kinds[entry.Bucket], entry.Kinds...)
+	}
+	if len(nums) == 0 {
+		c.live, c.liveRec = b.clock.Seq, lastRecord
+		return nil
+	}
+	m := newMask(b.turn.view, b.org.schema, liveParams)
+	for !b.full {
+		limit := b.chunk() + access.MaxBucketsPerRecord
+		rows, err := b.tx.Query(ctx, "-- syncengine.Live\n"+liveSQL(m),
+			append([]any{b.p.Org, nums, int64(c.live), c.liveRec, limit}, m.args...)...)
+		if err != nil {
+			return err
+		}
+		n, err := b.take(rows, limit, func(bucket int64, kind string) bool { return slices.Contains(kinds[bucket], kind) },
+			func(seq uint64, record satchel.ID) { c.live, c.liveRec = seq, record })
+		if err != nil {
+			return err
+		}
+		if n < limit {
+			if !b.full {
+				c.live, c.liveRec = b.clock.Seq, lastRecord
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// fill goes on with the first incomplete bucket.
+func (b *pageBuilder) fill(ctx context.Context) error {
+	c := &b.turn.cursor
+	entry := b.turn.view.Entries[c.done]
+	if c.fillSince == 0 {
+		c.fillSince = b.clock.Seq
+	}
+	m := newMask(b.turn.view, b.org.schema, fillParams)
+	for !b.full {
+		limit := b.chunk() + 1
+		after := c.fillRec
+		rows, err := b.tx.Query(ctx, "-- syncengine.Fill\n"+fillSQL(m),
+			append([]any{b.p.Org, entry.Bucket, int64(c.fillSeq), after, limit, entry.Kinds, int64(c.fillSince)}, m.args...)...)
+		if err != nil {
+			return err
+		}
+		n, err := b.take(rows, limit, func(int64, string) bool { return true },
+			func(seq uint64, record satchel.ID) { c.fillSeq, c.fillRec = seq, record })
+		if err != nil {
+			return err
+		}
+		if n < limit && !b.full {
+			c.done++
+			c.fillSeq, c.fillRec, c.fillSince = 0, satchel.ID{}, 0
+			return nil
+		}
+	}
+	return nil
+}
+
+// chunk guesses how many rows use up the budget.
+func (b *pageBuilder) chunk() int { return min(max(b.budget/400, 20), 5000) }
+
+// take reads heads with their rows, in (seq, record) order, groups those of one record, and stops when the budget is
+// used up. It gives how many heads it read; of a full chunk the last group may be cut, so it is left for the next one.
+func (b *pageBuilder) take(rows pgx.Rows, limit int, wanted func(bucket int64, kind string) bool, passed func(seq uint64, record satchel.ID)) (n int, err error) {
+	defer rows.Close()
+	var cur RowChange
+	var curSeq uint64
+	flush := func() {
+		if cur.Record.IsZero() {
+			return
+		}
+		passed(curSeq, cur.Record)
+		if len(cur.Entered)+len(cur.Left) > 0 {
+			if len(cur.Entered) == 0 {
+				cur.Fields = nil
+			}
+			b.page.Changes = append(b.page.Changes, cur)
+			b.budget -= len(cur.Fields) + rowOverhead
+			b.full = b.budget <= 0
+		}
+	}
+	groups := 0
+	for rows.Next() {
+		var r RowChange
+		var bucket int64
+		var seq uint64
+		var present bool
+		if err := rows.Scan(&bucket, &r.Record, &seq, &present, &r.Kind, &r.Rev, &r.Fields, &r.Deleted, &r.Author, &r.EventMS); err != nil {
+			return n, err
+		}
+		n++
+		if r.Record != cur.Record || seq != curSeq {
+			flush()
+			if b.full {
+				return n, nil
+			}
+			groups++
+			cur, curSeq = r, seq
+		}
+		if !wanted(bucket, r.Kind) {
+			continue
+		}
+		if present {
+			cur.Entered = append(cur.Entered, bucket)
+			if cur.Fields == nil {
+				cur.Fields = r.Fields
+			}
+		} else {
+			cur.Left = append(cur.Left, bucket)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return n, err
+	}
+	if n == limit && groups > 1 {
+		return n, nil // the last group may go on behind the limit
+	}
+	flush()
+	return n, nil
+}

@@ -1,0 +1,181 @@
+package syncengine
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/access"
+	"github.com/satchel-sync/satchel/internal/pg"
+	"github.com/satchel-sync/satchel/schema"
+)
+
+// View is what a command reads through: inside the transaction, under locks, with what earlier mutations of the batch
+// did. It is good until the command returns.
+type View struct{ a *attempt }
+
+// Get gives a record, locked until the end of the transaction; nil = there is none. The record must not be changed.
+func (v *View) Get(ctx context.Context, id satchel.ID) (*schema.Record, error) {
+	r, err := v.a.row(ctx, id)
+	if r == nil || err != nil {
+		return nil, err
+	}
+	return r.rec, nil
+}
+
+// Sees tells whether the person has the record now; the system sees everything.
+func (v *View) Sees(ctx context.Context, id satchel.ID) (bool, error) {
+	r, err := v.a.row(ctx, id)
+	return r != nil && v.a.sees(r), err
+}
+
+// Schema gives the organisation's schema of now.
+func (v *View) Schema() *schema.Schema { return v.a.b.org.schema }
+
+// Directory gives the organisation's people and teams of now.
+func (v *View) Directory() *access.Directory { return v.a.b.org.dir }
+
+// Grants gives what the person may do; nil = the system, which may do everything.
+func (v *View) Grants() *access.Grants { return v.a.b.grants }
+
+// Person is in whose name the command runs; zero = the system.
+func (v *View) Person() satchel.ID { return v.a.b.person }
+
+// Org is the organisation.
+func (v *View) Org() satchel.ID { return v.a.b.orgID }
+
+// EventTime is when the person acted (S7).
+func (v *View) EventTime() time.Time { return time.UnixMilli(v.a.at).UTC() }
+
+// Now is when the mutation was received.
+func (v *View) Now() time.Time { return v.a.b.now }
+
+// Tx is the transaction, for a feature's own tables.
+func (v *View) Tx() pgx.Tx { return v.a.b.tx }
+
+// Visible gives a record that the person can see now, with the fields that he may not read taken out (hidden and
+// partly masked alike); nil = there is none for him. Deleted records are not given.
+func (e *Engine) Visible(ctx context.Context, p *satchel.Principal, id satchel.ID) (*schema.Record, error) {
+	c, err := readClock(ctx, e.cfg.Pool, p.Org)
+	if err != nil {
+		return nil, pg.ToError(err)
+	}
+	o, err := e.org(ctx, e.cfg.Pool, p.Org, c)
+	if err != nil {
+		return nil, pg.ToError(err)
+	}
+	f, err := e.followed(ctx, e.cfg.Pool, o, c, p.Person, p.Roles)
+	if err != nil {
+		return nil, pg.ToError(err)
+	}
+	rows, err := e.cfg.Pool.Query(ctx, sqlReadRecords, p.Org, []satchel.ID{id})
+	if err != nil {
+		return nil, pg.ToError(err)
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		return nil, pg.ToError(rows.Err())
+	}
+	r, err := scanRecord(rows)
+	if err != nil {
+		return nil, err
+	}
+	g := e.grantsOf(o, p.Roles)
+	a := &attempt{b: &batch{grants: g, org: o, follow: f, person: p.Person}}
+	if r.rec.Deleted || !a.sees(r) {
+		return nil, nil
+	}
+	out := r.rec.Clone()
+	m := g.Mask(out.Kind)
+	for _, field := range append(m.Hidden, m.Partial...) {
+		delete(out.Data, field)
+	}
+	return out, nil
+}
+
+const sqlNaming = `-- syncengine.Naming
+SELECT ` + recordColumns + ` FROM record
+WHERE org_id = $1 AND data ->> 'blob' = $2 AND kind IN ('photo', 'voice_note') AND NOT deleted ORDER BY id LIMIT $3`
+
+// NamingBlob gives the records that name a blob (SHA-256 in hex), at most 100.
+func (e *Engine) NamingBlob(ctx context.Context, org satchel.ID, sha256 string) ([]*schema.Record, error) {
+	rows, err := e.cfg.Pool.Query(ctx, sqlNaming, org, sha256, 100)
+	if err != nil {
+		return nil, pg.ToError(err)
+	}
+	defer rows.Close()
+	var out []*schema.Record
+	for rows.Next() {
+		r, err := scanRecord(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r.rec)
+	}
+	return out, pg.ToError(rows.Err())
+}
+
+// Record gives a record as it stands, for the system; nil = there is none.
+func (e *Engine) Record(ctx context.Context, org, id satchel.ID) (*schema.Record, error) {
+	rows, err := e.cfg.Pool.Query(ctx, sqlReadRecords, org, []satchel.ID{id})
+	if err != nil {
+		return nil, pg.ToError(err)
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		return nil, pg.ToError(rows.Err())
+	}
+	r, err := scanRecord(rows)
+	if err != nil {
+		return nil, err
+	}
+	return r.rec, nil
+}
+
+// Lane is what the engine knows of a device's queue.
+type Lane struct {
+	LastContact time.Time // zero = never
+	OutboxCount uint32
+	Next        uint64
+}
+
+const sqlLanes = `-- syncengine.Lanes
+SELECT device_id, last_contact, outbox_count, next FROM lane WHERE org_id = $1 AND device_id = ANY($2)`
+
+// Lanes tells about devices' queues; devices that never synced are left out.
+func (e *Engine) Lanes(ctx context.Context, org satchel.ID, devices []satchel.ID) (map[satchel.ID]Lane, error) {
+	rows, err := e.cfg.Pool.Query(ctx, sqlLanes, org, devices)
+	if err != nil {
+		return nil, pg.ToError(err)
+	}
+	out := map[satchel.ID]Lane{}
+	var id satchel.ID
+	var contact *time.Time
+	var l Lane
+	_, err = pgx.ForEachRow(rows, []any{&id, &contact, &l.OutboxCount, &l.Next}, func() error {
+		l.LastContact = time.Time{}
+		if contact != nil {
+			l.LastContact = *contact
+		}
+		out[id] = l
+		return nil
+	})
+	return out, pg.ToError(err)
+}
+
+// oldest gives the time of an outbox's oldest mutation, or NULL.
+func oldest(o Outbox) any {
+	if o.OldestMS == 0 {
+		return nil
+	}
+	return time.UnixMilli(o.OldestMS)
+}
+
+// Contact notes that a device was here and what waits on it, for a call without mutations; the server calls it at most
+// once a minute and device, after the answer.
+func (e *Engine) Contact(ctx context.Context, p *satchel.Principal, confirmed uint64, o Outbox) error {
+	_, err := e.cfg.Pool.Exec(ctx, sqlContact, p.Org, p.Device, int64(confirmed), e.cfg.Now(), o.Count, oldest(o), int64(o.MediaBytes))
+	return pg.ToError(err)
+}

@@ -1,0 +1,498 @@
+package syncengine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/access"
+	"github.com/satchel-sync/satchel/internal/jobs"
+	"github.com/satchel-sync/satchel/schema"
+)
+
+// entry is a row of history.
+type entry struct {
+	record satchel.ID
+	rev    uint64
+	op     Action
+	before []schema.Change
+	lost   []schema.Value
+	at     int64
+	number uint64 // the device's, of the mutation
+}
+
+// lostValue is a value that a person offered and that does not stand.
+type lostValue struct {
+	to        satchel.ID // the person; zero = whoever wrote with device
+	device    satchel.ID
+	record    satchel.ID
+	kind      string
+	field     string
+	value     any
+	policy    schema.Policy
+	action    Action
+	overruled bool // it stood, and was replaced by somebody who had not seen it
+}
+
+// attention is what a person must look at: one record per (person, record), whose items are values of fields, so that
+// each is shown under the field rights of the record it came from (S21).
+type attention struct {
+	person satchel.ID // zero = whoever wrote with device
+	device satchel.ID
+	record satchel.ID
+	kind   string
+	cause  string
+	reason satchel.Reason
+	items  []any
+}
+
+// maxItems bounds an attention; older ones stay in history.
+const maxItems = 200
+
+type refusedRow struct{ record, attention, person satchel.ID }
+
+type parkedRow struct {
+	record satchel.ID
+	m      Mutation
+}
+
+func (a *attempt) editOf(op Op, fields map[string]any) schema.Edit {
+	return schema.Edit{Base: op.BaseRev, At: a.at, Device: a.b.device, Number: a.m.Number,
+		Was: a.b.lane.was, WasBelow: a.b.lane.wasBelow, Fields: fields}
+}
+
+// edit merges a patch into a record (step 4).
+func (a *attempt) edit(k *schema.Kind, r *row, op Op, fields map[string]any, sets []schema.SetEdit, incs []schema.Increment) error {
+	e := a.editOf(op, fields)
+	e.Sets, e.Increments = sets, incs
+	got, p := schema.Merge(k, r.rec, e)
+	if p != nil {
+		return problem(p)
+	}
+	for _, v := range got.Lost {
+		a.verdict.Paths = append(a.verdict.Paths, Path{Record: r.rec.ID, Path: v.Path})
+		a.lost = append(a.lost, lostValue{to: a.b.person, record: r.rec.ID, kind: k.Name, field: v.Path, value: v.Value,
+			policy: v.Policy, action: Patch})
+	}
+	for _, v := range got.Overwritten {
+		a.lost = append(a.lost, lostValue{device: v.By.Device, record: r.rec.ID, kind: k.Name, field: v.Path, value: v.Value,
+			policy: v.Policy, action: Patch, overruled: true})
+	}
+	switch {
+	case got.Conflicted:
+		a.worst(Conflicted, satchel.ReasonConcurrent)
+	case len(got.Lost) > 0 && got.Lost[0].Policy == schema.Immutable:
+		a.worst(Merged, satchel.ReasonImmutable)
+	case len(got.Lost) > 0:
+		a.worst(Merged, satchel.ReasonConcurrent)
+	}
+	if got.Record != r.rec {
+		a.change(r, got.Record, entry{op: Patch, before: got.Changed, lost: got.Lost})
+	} else if len(got.Lost) > 0 {
+		a.history = append(a.history, entry{record: r.rec.ID, rev: r.rec.Rev, op: Patch, lost: got.Lost, at: a.at, number: a.m.Number})
+	}
+	return nil
+}
+
+// worst makes the verdict at least this bad.
+func (a *attempt) worst(s Status, why satchel.Reason) {
+	order := []Status{Applied, Merged, Conflicted}
+	if slices.Index(order, s) > slices.Index(order, a.verdict.Status) {
+		a.verdict.Status, a.verdict.Reason = s, why
+	}
+}
+
+// change lets a record stand as it is now.
+func (a *attempt) change(r *row, rec *schema.Record, e entry) {
+	next := *r
+	next.rec, next.changed = rec, true
+	rec.Rev = max(rec.Rev, a.firstRev())
+	e.record, e.rev, e.at, e.number = rec.ID, rec.Rev, a.at, a.m.Number
+	a.history = append(a.history, e)
+	a.set(&next)
+}
+
+func (a *attempt) set(r *row) {
+	if _, known := a.rows[r.rec.ID]; !known {
+		a.order = append(a.order, r.rec.ID)
+	}
+	a.rows[r.rec.ID] = r
+}
+
+// place finds where the changed records must lie, and moves what hangs below a record whose owner changed.
+func (a *attempt) place(ctx context.Context) error {
+	for i := 0; i < len(a.order); i++ { // grows while children are found
+		r := a.rows[a.order[i]]
+		k := a.b.org.schema.Kind(r.rec.Kind)
+		before := satchel.ID{}
+		if r.stored != nil {
+			before = top(r.parentOwner, r.stored.OwnerID(k))
+		}
+		if k.Parent != "" {
+			r.parent = r.rec.Ref(k.Parent)
+			r.parentOwner = satchel.ID{}
+			if !r.parent.IsZero() {
+				p, err := a.row(ctx, r.parent)
+				if err != nil {
+					return err
+				}
+				if p != nil {
+					r.parentOwner = top(p.parentOwner, p.rec.OwnerID(a.b.org.schema.Kind(p.rec.Kind)))
+				}
+			}
+		}
+		r.place = access.Place(k, r.rec, r.parentOwner, a.b.org.dir, a.b.org.zone)
+		a.heads += len(r.buckets) + len(r.place)
+		if after := top(r.parentOwner, r.rec.OwnerID(k)); r.stored != nil && after != before {
+			if err := a.pullChildren(ctx, r.rec.ID); err != nil {
+				return err
+			}
+		}
+		if a.heads > MaxHeads*2 {
+			return refuse(satchel.ReasonTooLarge, "", "the mutation would move too many records at once")
+		}
+	}
+	return nil
+}
+
+// top is the owner of the topmost record: the parent's, or where there is no parent the record's own.
+func top(parentOwner, owner satchel.ID) satchel.ID {
+	if parentOwner.IsZero() {
+		return owner
+	}
+	return parentOwner
+}
+
+// pullChildren takes what hangs under a record into the mutation, so that it moves in the same commit; where that is
+// more than one commit may move, a job moves it in pieces afterwards.
+func (a *attempt) pullChildren(ctx context.Context, parent satchel.ID) error {
+	limit := (MaxHeads - a.heads) / (2 * access.MaxBucketsPerRecord / 2)
+	children, err := a.b.children(ctx, parent, max(limit, 0)+1)
+	if err != nil {
+		return err
+	}
+	if len(children) > limit {
+		a.moves = append(a.moves, parent)
+		return nil
+	}
+	for _, id := range children {
+		if _, mine := a.rows[id]; mine {
+			continue
+		}
+		if c := a.b.rows[id]; c != nil {
+			next := *c
+			a.set(&next)
+		}
+	}
+	return nil
+}
+
+// children loads what hangs directly under a record, locked.
+func (b *batch) children(ctx context.Context, parent satchel.ID, limit int) ([]satchel.ID, error) {
+	rows, err := b.tx.Query(ctx, sqlChildren, b.orgID, []satchel.ID{parent}, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var ids []satchel.ID
+	for rows.Next() {
+		r, err := scanRecord(rows)
+		if err != nil {
+			return nil, err
+		}
+		if b.rows[r.rec.ID] == nil {
+			b.rows[r.rec.ID] = r
+		}
+		ids = append(ids, r.rec.ID)
+	}
+	return ids, rows.Err()
+}
+
+// accept lets a mutation's work stand in the batch.
+func (b *batch) accept(a *attempt) {
+	for _, id := range a.order {
+		r := a.rows[id]
+		before := b.rows[id]
+		if r.changed && (before == nil || before.rec != r.rec) {
+			c := Change{Org: b.orgID, Kind: b.org.schema.Kind(r.rec.Kind), After: r.rec, Actor: b.person,
+				EventMS: a.at, ReceivedAt: b.now}
+			if before != nil {
+				c.Before = before.rec
+			}
+			if b.source != nil {
+				c.Source = b.source.Source
+			}
+			b.changes = append(b.changes, c)
+		}
+		b.rows[id] = r
+	}
+	b.heads += a.heads
+	b.history = append(b.history, a.history...)
+	b.moves = append(b.moves, a.moves...)
+	b.undoRef = append(b.undoRef, a.resolved...)
+	for _, id := range a.resolved {
+		delete(b.refused, id)
+	}
+	for _, l := range a.lost {
+		att := b.attend(l)
+		if l.to == b.person && !l.overruled && a.verdict.Attention.IsZero() {
+			a.verdict.Attention = att
+		}
+	}
+	b.settled = append(b.settled, settledMutation{a.m, a.verdict})
+}
+
+// room tells whether another mutation may join the commit.
+func (b *batch) room() bool { return b.heads < MaxHeads }
+
+// attentionID is the same for one person and record, so that there is at most one (F26).
+func attentionID(person, record satchel.ID) satchel.ID {
+	return satchel.DerivedID(person, "attention/"+record.String())
+}
+
+// attend notes a lost value for its person and gives the attention's id; zero where nobody is to look.
+func (b *batch) attend(l lostValue) satchel.ID {
+	item := map[string]any{
+		"record": l.record.String(), "kind": l.kind, "field": l.field, "action": l.action.String(), "value": l.value,
+		"policy": string(l.policy), "at": json.Number(fmt.Sprint(b.now.UnixMilli())),
+	}
+	if l.overruled {
+		item["overruled"] = true
+	}
+	if l.to.IsZero() && l.device.IsZero() {
+		return satchel.ID{} // the system's own value; history has it
+	}
+	b.pendAtt = append(b.pendAtt, attention{person: l.to, device: l.device, record: l.record, kind: l.kind, cause: "conflict", items: []any{item}})
+	return attentionID(l.to, l.record)
+}
+
+// refuse keeps a refused mutation: its number is used up, its values go to an attention (S5). What depends on a refused
+// creation is kept under the attention of that one.
+func (b *batch) refuse(ctx context.Context, a *attempt, r *Refusal) error {
+	v := Verdict{Number: a.m.Number, Status: r.Status, Reason: r.Reason, Detail: r.Detail, Notes: a.verdict.Notes}
+	if len(a.m.Ops) > 0 {
+		v.Paths = []Path{{Record: a.m.Ops[0].Record, Path: r.Path}}
+	}
+	if b.source == nil && len(a.m.Ops) > 0 && !(r.Routine && len(a.m.Ops) == 1) {
+		first := a.m.Ops[0]
+		if r.Reason == satchel.ReasonDependsOn {
+			v.Attention = b.park(a.m)
+		} else {
+			v.Attention = attentionID(b.person, first.Record)
+			att := attention{person: b.person, record: first.Record, kind: first.Kind, cause: "refused", reason: r.Reason}
+			for _, op := range a.m.Ops[:min(len(a.m.Ops), MaxOps)] {
+				att.items = append(att.items, itemsOf(op, b.culpritPayload(a))...)
+			}
+			b.pendAtt = append(b.pendAtt, att)
+		}
+		for _, op := range a.m.Ops {
+			if existing, err := b.get(ctx, op.Record); err != nil {
+				return err
+			} else if op.Action == Create && existing == nil && b.refused[op.Record].IsZero() {
+				b.refused[op.Record] = v.Attention
+				b.newRef = append(b.newRef, refusedRow{op.Record, v.Attention, b.person})
+			}
+		}
+	}
+	b.settled = append(b.settled, settledMutation{a.m, v})
+	return nil
+}
+
+// park keeps a mutation until the refused creation that it names is resolved, and gives the attention of that one.
+func (b *batch) park(m Mutation) satchel.ID {
+	for _, op := range m.Ops {
+		for _, id := range append([]satchel.ID{op.Record}, referenced(op.Fields)...) {
+			if att, waits := b.refused[id]; waits {
+				b.parks = append(b.parks, parkedRow{record: id, m: m})
+				return att
+			}
+		}
+	}
+	return satchel.ID{}
+}
+
+// culpritPayload gives the bytes of what Postgres refused, else "".
+func (b *batch) culpritPayload(a *attempt) string {
+	if !b.in.culprit {
+		return ""
+	}
+	return a.payload()
+}
+
+// itemsOf spells a refused op as values of fields; raw, where not "", stands in for values that Postgres refuses.
+func itemsOf(op Op, raw string) []any {
+	item := func(field string, value any) any {
+		return map[string]any{"record": op.Record.String(), "kind": op.Kind, "field": field,
+			"action": op.Action.String(), "value": value}
+	}
+	if raw != "" {
+		return []any{map[string]any{"record": op.Record.String(), "kind": op.Kind, "field": "", "action": op.Action.String(),
+			"encoding": "base64", "value": raw}}
+	}
+	var out []any
+	fields, err := schema.DecodeFields(op.Fields)
+	if err != nil && len(op.Fields) > 0 {
+		out = append(out, map[string]any{"record": op.Record.String(), "kind": op.Kind, "field": "", "action": op.Action.String(),
+			"encoding": "base64", "value": encode64(op.Fields)})
+	}
+	for _, name := range sortedKeys(fields) {
+		out = append(out, item(name, fields[name]))
+	}
+	for _, s := range op.Sets {
+		out = append(out, item(s.Field, map[string]any{"add": texts(s.Add), "remove": texts(s.Remove)}))
+	}
+	for _, inc := range op.Increments {
+		out = append(out, item(inc.Field, map[string]any{"by": json.Number(fmt.Sprint(inc.By))}))
+	}
+	if op.Action == Command {
+		args, err := schema.DecodeFields(op.Args)
+		if err != nil {
+			args = nil
+		}
+		out = append(out, item("", map[string]any{"command": op.Name, "args": args}))
+	}
+	if len(out) == 0 {
+		out = append(out, item("", nil))
+	}
+	return out
+}
+
+// finish turns what people must look at into records.
+func (b *batch) finish(ctx context.Context) error {
+	if len(b.pendAtt) == 0 {
+		return nil
+	}
+	if err := b.findWriters(ctx); err != nil {
+		return err
+	}
+	var ids []satchel.ID
+	for _, p := range b.pendAtt {
+		if id := attentionID(p.person, p.record); !p.person.IsZero() {
+			if _, known := b.rows[id]; !known {
+				ids = append(ids, id)
+			}
+		}
+	}
+	slices.SortFunc(ids, compareIDs)
+	ids = slices.Compact(ids)
+	if len(ids) > 0 {
+		if err := b.fetch(ctx, sqlLockRecords, ids); err != nil {
+			return err
+		}
+	}
+	a := &attempt{b: b, rows: map[satchel.ID]*row{}, at: b.now.UnixMilli(), system: true}
+	for _, p := range b.pendAtt {
+		if p.person.IsZero() {
+			continue
+		}
+		if err := a.keepAttention(ctx, p); err != nil {
+			return err
+		}
+	}
+	if err := a.place(ctx); err != nil {
+		return err
+	}
+	settled := b.settled
+	b.accept(a)
+	b.settled = settled
+	return nil
+}
+
+// findWriters finds the persons whose standing values were replaced, by the devices that wrote them.
+func (b *batch) findWriters(ctx context.Context) error {
+	var devices []satchel.ID
+	for _, p := range b.pendAtt {
+		if p.person.IsZero() && !p.device.IsZero() {
+			devices = append(devices, p.device)
+		}
+	}
+	if len(devices) == 0 {
+		return nil
+	}
+	rows, err := b.tx.Query(ctx, sqlWriters, b.orgID, devices)
+	if err != nil {
+		return err
+	}
+	writers := map[satchel.ID]satchel.ID{}
+	var device, person satchel.ID
+	if _, err := pgx.ForEachRow(rows, []any{&device, &person}, func() error {
+		writers[device] = person
+		return nil
+	}); err != nil {
+		return err
+	}
+	for i := range b.pendAtt {
+		if p := &b.pendAtt[i]; p.person.IsZero() {
+			p.person = writers[p.device]
+		}
+	}
+	return nil
+}
+
+// keepAttention opens the attention of a person and record, or adds to the open one.
+func (a *attempt) keepAttention(ctx context.Context, p attention) error {
+	k := a.b.org.schema.Kind("attention")
+	if k == nil {
+		return nil // a schema without attentions: history has the values
+	}
+	id := attentionID(p.person, p.record)
+	r, err := a.row(ctx, id)
+	if err != nil {
+		return err
+	}
+	fields := map[string]any{"person": p.person.String(), "record": p.record.String(), "record_kind": p.kind,
+		"cause": p.cause, "open": true, "items": p.items}
+	if p.reason != "" {
+		fields["reason"] = string(p.reason)
+	}
+	if r == nil {
+		rec, problem := schema.New(k, id, satchel.ID{}, a.firstRev(), schema.Edit{At: a.at, Fields: fields})
+		if problem != nil {
+			return fmt.Errorf("syncengine: attention: %s %v", problem.Reason, problem.Paths)
+		}
+		a.set(&row{rec: rec, changed: true})
+		return nil
+	}
+	if open, _ := r.rec.Data["open"].(bool); open && !r.rec.Deleted {
+		old, _ := r.rec.Data["items"].([]any)
+		items := append(slices.Clone(old), p.items...)
+		fields["items"] = items[max(0, len(items)-maxItems):]
+	}
+	got, problem := schema.Merge(k, r.rec, schema.Edit{Base: r.rec.Rev, At: a.at, Fields: fields})
+	if problem != nil {
+		return fmt.Errorf("syncengine: attention: %s %v", problem.Reason, problem.Paths)
+	}
+	if got.Record != r.rec {
+		a.change(r, got.Record, entry{op: Patch, before: got.Changed})
+	}
+	return nil
+}
+
+// react lets the observers look at what changed (step 6) and enqueues the engine's own jobs.
+func (b *batch) react(ctx context.Context) error {
+	if len(b.changes) > 0 {
+		for _, observe := range b.e.observers {
+			if err := observe(ctx, b.tx, b.changes); err != nil {
+				return fmt.Errorf("observer: %w", err)
+			}
+		}
+	}
+	var js []jobs.Job
+	for _, id := range b.moves {
+		js = append(js, jobs.Job{Kind: JobChildren, Org: b.orgID, Args: recordArgs{Record: id}})
+	}
+	for _, id := range b.undoRef {
+		js = append(js, jobs.Job{Kind: JobParked, Org: b.orgID, Args: recordArgs{Record: id}})
+	}
+	if len(js) == 0 {
+		return nil
+	}
+	return b.e.cfg.Jobs.Enqueue(ctx, b.tx, js...)
+}
+
+// recordArgs names the record of a job.
+type recordArgs struct{ Record satchel.ID }

@@ -1,0 +1,340 @@
+package syncengine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/access"
+)
+
+// view is what a cursor stands for: buckets in fill order with the kinds that come by each, and the masks. A bucket may
+// stand twice, first with the kinds that are complete, later with those that are still to fill. Immutable.
+type view struct {
+	Entries []viewEntry            `json:"e"`
+	Masks   map[string]access.Mask `json:"m,omitempty"` // by kind; only those that take something out
+	Schema  int                    `json:"v"`
+}
+
+type viewEntry struct {
+	Bucket int64    `json:"b"`
+	Kinds  []string `json:"k"` // sorted
+}
+
+type viewKey struct {
+	org  satchel.ID
+	hash viewHash
+}
+
+func (v *view) encode() ([]byte, viewHash) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	sum := sha256.Sum256(raw)
+	return raw, viewHash(sum[:16])
+}
+
+// followed is a bucket that a person follows.
+type followed struct {
+	access.Bucket
+	Num   int64
+	Kinds []string
+}
+
+type followKey struct {
+	org, person     satchel.ID
+	rights, buckets uint64
+	roles           string
+}
+
+// followed lists a person's buckets as of the clock, in fill order: own work, what all share, older facts by month,
+// newest first, then the teams'. More than MaxBucketsPerPerson are cut at the oldest months.
+func (e *Engine) followed(ctx context.Context, q querier, o *org, c clock, person satchel.ID, roles []string) ([]followed, error) {
+	key := followKey{o.id, person, c.Rights, c.Buckets, strings.Join(roles, ",")}
+	e.mu.Lock()
+	out, ok := e.follow[key]
+	e.mu.Unlock()
+	if ok {
+		return out, nil
+	}
+	stems := access.Follow(e.grantsOf(o, roles), o.dir, person)
+	names := make([]string, len(stems))
+	kinds := make(map[string][]string, len(stems))
+	rank := make(map[string]int, len(stems))
+	for i, s := range stems {
+		names[i], kinds[s.Stem], rank[s.Stem] = s.Stem, s.Kinds, i
+	}
+	rows, err := q.Query(ctx, sqlFollowed, o.id, names)
+	if err != nil {
+		return nil, err
+	}
+	out, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (f followed, err error) {
+		err = r.Scan(&f.Stem, &f.Month, &f.Num)
+		f.Kinds = kinds[f.Stem]
+		return f, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(out, func(a, b followed) int {
+		if x, y := fillClass(a), fillClass(b); x != y {
+			return x - y
+		}
+		if c := strings.Compare(b.Month, a.Month); c != 0 {
+			return c
+		}
+		if rank[a.Stem] != rank[b.Stem] {
+			return rank[a.Stem] - rank[b.Stem]
+		}
+		return int(a.Num - b.Num)
+	})
+	out = out[:min(len(out), access.MaxBucketsPerPerson)]
+	e.mu.Lock()
+	put(e.follow, key, out)
+	e.mu.Unlock()
+	return out, nil
+}
+
+// fillClass orders the filling: what a rep needs first comes first.
+func fillClass(f followed) int {
+	switch {
+	case f.Class() == "own" && f.Month == "":
+		return 0
+	case f.Class() == "org":
+		return 1
+	case f.Class() == "own":
+		return 2
+	case f.Month == "":
+		return 3
+	}
+	return 4
+}
+
+// targetView is what a person is to follow now.
+func targetView(o *org, g *access.Grants, f []followed) *view {
+	v := &view{Schema: o.schema.Version, Masks: map[string]access.Mask{}}
+	for _, b := range f {
+		v.Entries = append(v.Entries, viewEntry{b.Num, b.Kinds})
+	}
+	for _, kind := range o.schema.Kinds() {
+		if m := g.Mask(kind); len(m.Hidden)+len(m.Partial) > 0 {
+			v.Masks[kind] = m
+		}
+	}
+	return v
+}
+
+// turn is what a change of view means for a device.
+type turn struct {
+	view         *view
+	cursor       cursor // with the new done and fill place; view hash not yet set
+	changed      bool   // the view is another than the cursor's
+	dropped      []int64
+	droppedKinds []bucketKind
+	narrowed     map[string][]string
+}
+
+// turnTo brings a cursor of an old view to the target: what is complete stays complete and is listed first, what is
+// lost is dropped, what is new or newly shown is filled. Pure.
+func turnTo(old *view, c cursor, target *view) turn {
+	t := turn{cursor: c, narrowed: map[string][]string{}}
+	refill := map[string]bool{} // kinds whose rows look otherwise now
+	for _, kind := range slices.Sorted(maps.Keys(union(old.Masks, target.Masks))) {
+		was, is := old.Masks[kind], target.Masks[kind]
+		if slices.Equal(was.Hidden, is.Hidden) && slices.Equal(was.Partial, is.Partial) {
+			continue
+		}
+		var gone []string
+		for _, f := range is.Hidden {
+			if !slices.Contains(was.Hidden, f) {
+				gone = append(gone, f)
+			}
+		}
+		for _, f := range is.Partial {
+			if !slices.Contains(was.Hidden, f) && !slices.Contains(was.Partial, f) {
+				gone = append(gone, f)
+			}
+		}
+		if len(gone) > 0 {
+			slices.Sort(gone)
+			t.narrowed[kind] = gone
+		}
+		for _, f := range slices.Concat(was.Hidden, was.Partial, is.Partial) {
+			if !slices.Contains(is.Hidden, f) {
+				refill[kind] = true // something is shown that was not, or is shown otherwise
+			}
+		}
+	}
+	// Copies of fields in other kinds (attentions) look otherwise too.
+	copies := len(refill) > 0 || len(t.narrowed) > 0
+
+	complete := map[int64][]string{}
+	held := map[int64][]string{}
+	for i, entry := range old.Entries {
+		if i < c.done {
+			complete[entry.Bucket] = append(complete[entry.Bucket], entry.Kinds...)
+		}
+		if i < c.done || i == c.done && c.fillSeq > 0 {
+			held[entry.Bucket] = append(held[entry.Bucket], entry.Kinds...)
+		}
+	}
+	wanted := map[int64][]string{}
+	for _, entry := range target.Entries {
+		wanted[entry.Bucket] = append(wanted[entry.Bucket], entry.Kinds...)
+	}
+	for _, bucket := range slices.Sorted(maps.Keys(held)) {
+		kinds, still := wanted[bucket]
+		if !still {
+			t.dropped = append(t.dropped, bucket)
+			continue
+		}
+		for _, kind := range held[bucket] {
+			if !slices.Contains(kinds, kind) {
+				t.droppedKinds = append(t.droppedKinds, bucketKind{bucket, kind})
+			}
+		}
+	}
+	if copies {
+		refill[attentionKind] = true
+	}
+
+	next := &view{Masks: target.Masks, Schema: target.Schema}
+	var rest []viewEntry
+	for _, entry := range target.Entries {
+		var have, lack []string
+		for _, kind := range entry.Kinds {
+			if slices.Contains(complete[entry.Bucket], kind) && !refill[kind] {
+				have = append(have, kind)
+			} else {
+				lack = append(lack, kind)
+			}
+		}
+		if len(have) > 0 {
+			next.Entries = append(next.Entries, viewEntry{entry.Bucket, have})
+		}
+		if len(lack) > 0 {
+			rest = append(rest, viewEntry{entry.Bucket, lack})
+		}
+	}
+	t.cursor.done = len(next.Entries)
+	keepPlace := false
+	if c.fillSeq > 0 && c.done < len(old.Entries) && len(refill) == 0 {
+		filling := old.Entries[c.done]
+		for i, entry := range rest {
+			if entry.Bucket == filling.Bucket && slices.Equal(entry.Kinds, filling.Kinds) {
+				rest = append([]viewEntry{entry}, slices.Delete(rest, i, i+1)...)
+				keepPlace = true
+				break
+			}
+		}
+	}
+	if !keepPlace {
+		t.cursor.fillSeq, t.cursor.fillRec, t.cursor.fillSince = 0, satchel.ID{}, 0
+	}
+	next.Entries = append(next.Entries, rest...)
+	t.view, t.changed = next, true
+	return t
+}
+
+// attentionKind is the kind that keeps copies of other records' fields.
+const attentionKind = "attention"
+
+// same tells whether a view, with whatever is complete of it, is the target already.
+func (v *view) same(target *view) bool {
+	if v.Schema != target.Schema || len(v.Masks) != len(target.Masks) {
+		return false
+	}
+	for kind, m := range target.Masks {
+		w := v.Masks[kind]
+		if !slices.Equal(m.Hidden, w.Hidden) || !slices.Equal(m.Partial, w.Partial) {
+			return false
+		}
+	}
+	have := map[int64][]string{}
+	for _, entry := range v.Entries {
+		have[entry.Bucket] = append(have[entry.Bucket], entry.Kinds...)
+	}
+	if len(have) != len(target.Entries) {
+		return false
+	}
+	for _, entry := range target.Entries {
+		kinds := slices.Clone(have[entry.Bucket])
+		slices.Sort(kinds)
+		if !slices.Equal(kinds, entry.Kinds) {
+			return false
+		}
+	}
+	return true
+}
+
+func union[V any](a, b map[string]V) map[string]bool {
+	out := map[string]bool{}
+	for k := range a {
+		out[k] = true
+	}
+	for k := range b {
+		out[k] = true
+	}
+	return out
+}
+
+const sqlView = `-- syncengine.View
+SELECT def FROM view WHERE org_id = $1 AND hash = $2`
+
+const sqlKeepView = `-- syncengine.KeepView
+INSERT INTO view (org_id, hash, def, used_on) VALUES ($1, $2, $3, $4)
+ON CONFLICT (org_id, hash) DO UPDATE SET used_on = excluded.used_on WHERE view.used_on < excluded.used_on`
+
+// view gives a view by its hash; nil = the server does not have it.
+func (e *Engine) view(ctx context.Context, q querier, id satchel.ID, hash viewHash) (*view, error) {
+	key := viewKey{id, hash}
+	e.mu.Lock()
+	v := e.views[key]
+	e.mu.Unlock()
+	if v != nil {
+		return v, nil
+	}
+	var raw []byte
+	err := q.QueryRow(ctx, sqlView, id, hash[:]).Scan(&raw)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	v = &view{}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	put(e.views, key, v)
+	e.mu.Unlock()
+	return v, nil
+}
+
+// keepView stores a view before a cursor that names it is handed out.
+func (e *Engine) keepView(ctx context.Context, id satchel.ID, v *view) (viewHash, error) {
+	raw, hash := v.encode()
+	key := viewKey{id, hash}
+	e.mu.Lock()
+	_, known := e.views[key]
+	e.mu.Unlock()
+	if known {
+		return hash, nil
+	}
+	if _, err := e.cfg.Pool.Exec(ctx, sqlKeepView, id, hash[:], raw, e.cfg.Now()); err != nil {
+		return hash, err
+	}
+	e.mu.Lock()
+	put(e.views, key, v)
+	e.mu.Unlock()
+	return hash, nil
+}
