@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/satchel-sync/satchel"
 )
+
+// holdDirectory locks all that a directory transaction may meet first: the organisation's row, or the row of its clock.
+const holdDirectory = "select from org o join org_clock c using (org_id) where o.org_id = $1 for update"
 
 func ptr[T any](v T) *T { return &v }
 
@@ -247,14 +249,11 @@ func TestTheLastAdministratorStays(t *testing.T) {
 
 	// Two administrators who remove each other at once: one stays.
 	errs := make([]error, 2)
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	w.behind(holdDirectory, []any{org}, func() {
 		_, errs[0] = w.UpdatePerson(ctx, root, PersonPatch{Person: second.Person, Roles: &[]string{}})
-	})
-	wg.Go(func() {
+	}, func() {
 		_, errs[1] = w.UpdatePerson(ctx, second, PersonPatch{Person: root.Person, Disabled: ptr(true)})
 	})
-	wg.Wait()
 	if (errs[0] == nil) == (errs[1] == nil) {
 		t.Fatalf("the outcomes are %v", errs)
 	}
@@ -331,7 +330,7 @@ func TestATeamTreeHasNoCycleAndSixteenLevels(t *testing.T) {
 
 func TestTwoMovesAtOnceMakeNoCycle(t *testing.T) {
 	t.Parallel()
-	w, _, _ := withLi(t)
+	w, org, _ := withLi(t)
 	ctx := t.Context()
 	root := w.as("acme", "root")
 	a, err := w.CreateTeam(ctx, root, "a", satchel.ID{})
@@ -339,10 +338,9 @@ func TestTwoMovesAtOnceMakeNoCycle(t *testing.T) {
 	b, err := w.CreateTeam(ctx, root, "b", satchel.ID{})
 	must(t, err)
 	errs := make([]error, 2)
-	var wg sync.WaitGroup
-	wg.Go(func() { _, errs[0] = w.UpdateTeam(ctx, root, TeamPatch{Team: a.ID, Parent: &b.ID}) })
-	wg.Go(func() { _, errs[1] = w.UpdateTeam(ctx, root, TeamPatch{Team: b.ID, Parent: &a.ID}) })
-	wg.Wait()
+	w.behind(holdDirectory, []any{org},
+		func() { _, errs[0] = w.UpdateTeam(ctx, root, TeamPatch{Team: a.ID, Parent: &b.ID}) },
+		func() { _, errs[1] = w.UpdateTeam(ctx, root, TeamPatch{Team: b.ID, Parent: &a.ID}) })
 	if (errs[0] == nil) == (errs[1] == nil) {
 		t.Fatalf("the outcomes are %v", errs)
 	}

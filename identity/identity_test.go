@@ -159,6 +159,36 @@ func (w *world) announced(org satchel.ID) (persons, teams []satchel.ID, n int) {
 	return persons, teams, n
 }
 
+// behind opens a transaction that runs sql and holds its locks, starts all calls, waits until each of them waits for a
+// lock, and commits. So the calls meet at the point that the locks guard, whatever the machine's mood.
+func (w *world) behind(sql string, args []any, calls ...func()) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	tx, err := w.pool.Begin(ctx)
+	must(w.t, err)
+	defer func() { _ = tx.Rollback(ctx) }()
+	_, err = tx.Exec(ctx, sql, args...)
+	must(w.t, err)
+	var wg sync.WaitGroup
+	for _, call := range calls {
+		wg.Go(call)
+	}
+	poll := time.NewTicker(2 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(30 * time.Second); ; <-poll.C {
+		var waiting int // not asked inside tx, where pg_stat_activity would stand still
+		must(w.t, w.pool.QueryRow(ctx, "select count(*) from pg_locks where not granted and pid in (select pid from pg_stat_activity where datname = current_database())").Scan(&waiting))
+		if waiting >= len(calls) {
+			break
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%d of %d calls came to the lock", waiting, len(calls))
+		}
+	}
+	must(w.t, tx.Commit(ctx))
+	wg.Wait()
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

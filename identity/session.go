@@ -136,7 +136,7 @@ func (s *Service) rotate(ctx context.Context, tx pgx.Tx, t parsedToken, refresh 
 			return out, nil, fmt.Errorf("identity: rotate a session: %w", err)
 		}
 		return out, nil, nil
-	case bytes.Equal(t.hash, c.prev) && !c.used && len(c.salt) > 0 && now.Sub(c.rotated) <= s.cfg.RefreshGrace:
+	case bytes.Equal(t.hash, c.prev) && !c.used && now.Sub(c.rotated) <= s.cfg.RefreshGrace:
 		out = nextPair(refresh, t, c.salt)
 		out.AccessExpires, out.RefreshExpires = c.accessExpires, c.refreshExpires
 		return out, nil, nil

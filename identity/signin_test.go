@@ -48,6 +48,23 @@ func TestEveryWrongPartOfASignInCostsAndSaysTheSame(t *testing.T) {
 	}
 }
 
+func TestASignInThatMeetsAResetOrADisablingOpensNothing(t *testing.T) {
+	t.Parallel()
+	for _, set := range []string{"password_version = password_version + 1", "disabled_at = created_at"} {
+		w, org, li := withLi(t)
+		var err error
+		w.behind("update person set "+set+" where org_id = $1 and id = $2", []any{org, li.ID}, func() {
+			_, err = w.SignIn(t.Context(), SignIn{Org: "acme", Login: "li", Password: goodPassword}) // right when it was looked at
+		})
+		refused(t, err, satchel.ReasonBadCredentials)
+		var sessions int
+		must(t, w.pool.QueryRow(t.Context(), "select count(*) from session").Scan(&sessions))
+		if sessions != 0 {
+			t.Errorf("after %q there are %d sessions", set, sessions)
+		}
+	}
+}
+
 func TestALoginWaitsAfterTenFailuresOnAllReplicas(t *testing.T) {
 	t.Parallel()
 	for _, login := range []string{"li", "nobody"} { // a login that does not exist waits just the same
