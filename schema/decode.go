@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -93,14 +94,23 @@ func (d *decoder) value(depth int) (any, error) {
 		return d.text()
 	case c == '-' || (c >= '0' && c <= '9'):
 		return d.number()
-	}
-	for word, v := range map[string]any{"true": true, "false": false, "null": nil} {
-		if len(d.in)-d.at >= len(word) && string(d.in[d.at:d.at+len(word)]) == word {
-			d.at += len(word)
-			return v, nil
-		}
+	case d.word("true"):
+		return true, nil
+	case d.word("false"):
+		return false, nil
+	case d.word("null"):
+		return nil, nil
 	}
 	return nil, errors.New("a value was expected")
+}
+
+// word reads a literal, if it stands here. What follows it is for the caller to judge.
+func (d *decoder) word(w string) bool {
+	if !bytes.HasPrefix(d.in[d.at:], []byte(w)) {
+		return false
+	}
+	d.at += len(w)
+	return true
 }
 
 func (d *decoder) object(depth int) (map[string]any, error) {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -118,6 +119,29 @@ func Parse(pack []byte) (*Schema, error) {
 	if len(pack) > maxPack {
 		return nil, fmt.Errorf("schema: a pack has at most %d bytes, this one has %d", maxPack, len(pack))
 	}
+	p, err := readPack(pack)
+	if err != nil {
+		return nil, err
+	}
+	b := builder{schema: &Schema{Version: p.Version, kinds: map[string]*Kind{}, roles: map[string]*Role{}, Templates: map[string]Template{}}}
+	b.build(p)
+	if len(b.problems) > 0 {
+		return nil, fmt.Errorf("schema: %w", errors.Join(b.problems...))
+	}
+	return b.schema, nil
+}
+
+// readPack reads the YAML. The library was seen to panic on a tag in a wrong place; tags are refused before, and where
+// it panics on something else, that is an error like any other, since it keeps nothing beyond the call.
+func readPack(pack []byte) (p *packFile, err error) {
+	defer func() {
+		if recover() != nil {
+			p, err = nil, errors.New("schema: the pack is not YAML that can be read; look for stray !, ? and : at the begin of lines")
+		}
+	}()
+	if !utf8.Valid(pack) {
+		return nil, errors.New("schema: the pack is not UTF-8")
+	}
 	file, err := parser.ParseBytes(pack, 0)
 	if err != nil {
 		return nil, fmt.Errorf("schema: the pack is not YAML: %s", yaml.FormatError(err, false, false))
@@ -128,26 +152,21 @@ func Parse(pack []byte) (*Schema, error) {
 	var a anchors
 	ast.Walk(&a, file.Docs[0].Body)
 	if a.line > 0 {
-		return nil, fmt.Errorf("schema: line %d: anchors and aliases are not read; write the value out", a.line)
+		return nil, fmt.Errorf("schema: line %d: anchors, aliases and tags are not read; write the plain value", a.line)
 	}
-	var p packFile
-	if err := yaml.NodeToValue(file.Docs[0].Body, &p, yaml.Strict()); err != nil {
+	p = &packFile{}
+	if err := yaml.NodeToValue(file.Docs[0].Body, p, yaml.Strict()); err != nil {
 		return nil, fmt.Errorf("schema: %s", yaml.FormatError(err, false, false))
 	}
-	b := builder{schema: &Schema{Version: p.Version, kinds: map[string]*Kind{}, roles: map[string]*Role{}, Templates: map[string]Template{}}}
-	b.build(&p)
-	if len(b.problems) > 0 {
-		return nil, fmt.Errorf("schema: %w", errors.Join(b.problems...))
-	}
-	return b.schema, nil
+	return p, nil
 }
 
-// anchors finds the first anchor, alias or merge key: a few lines of them can stand for gigabytes.
+// anchors finds the first anchor, alias, merge key or tag: a few lines of aliases can stand for gigabytes.
 type anchors struct{ line int }
 
 func (a *anchors) Visit(n ast.Node) ast.Visitor {
 	switch n.(type) {
-	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode:
+	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode, *ast.TagNode:
 		if a.line == 0 {
 			a.line = n.GetToken().Position.Line
 		}

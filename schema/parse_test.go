@@ -79,6 +79,9 @@ func TestWhatIsWrongInAPackIsNamedWithItsPlace(t *testing.T) {
 		{"no YAML", "version: 3", "version: [", "", "not YAML"},
 		{"a key twice", "version: 3", "version: 3\nversion: 4", "[2:1]", "already defined"},
 		{"an alias", "buckets: [org]", "buckets: &b [org]", "line 5", "anchors"},
+		{"a tag", "version: 3", "version: !!int 3", "line 1", "tags are not read"},
+		{"a tag in a wrong place, on which the library panics", "      - {condition", "      ! {condition", "line 25", "tags are not read"},
+		{"bytes that are not UTF-8", "人员", "\xe4\xba", "", "not UTF-8"},
 		{"two documents", "templates:", "---\ntemplates:", "", "one YAML document"},
 		{"no version", "version: 3", "version: 0", "version", "from 1 on"},
 		{"an unknown type", "type: text,", "type: string,", "kinds.person.fields.name", `unknown type "string"`},
@@ -180,4 +183,17 @@ func TestAllProblemsOfAPackAreToldAtOnceUpToTwenty(t *testing.T) {
 	if err == nil || strings.Count(err.Error(), "\n") != 20 || !strings.Contains(err.Error(), "and more") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// Parse gives a schema or an error for any bytes: an administrator's file never takes the server down. Run it with -fuzzminimizetime 1x: conditions
+// keep caches, so that their coverage differs from run to run and minimizing would take all the time.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{small, "", "version: 1", "a: &a [*a]", "version: 1\nkinds: [{name: x}]", "- - - -", "? {", "--- !!binary x", "<<: *x"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, pack []byte) {
+		if s, err := schema.Parse(pack); (s == nil) == (err == nil) {
+			t.Fatalf("%v, %v", s, err)
+		}
+	})
 }
