@@ -48,7 +48,7 @@ type Config struct {
 	MaxBytes uint32
 	// SchemaVersion is the one that the app was built for; 0 = the organisation's current one.
 	SchemaVersion uint32
-	// Timeout of one call; 0 = 30 seconds. Wait takes 10 seconds longer, for the server holds it for 25.
+	// Timeout of one call; 0 = 30 seconds. Wait takes at least 35, for the server holds it for 25.
 	Timeout time.Duration
 	// RetryMin and RetryMax bound Run's pause after a failure, which doubles from one to the other; 0 = 1 and 60 seconds.
 	RetryMin, RetryMax time.Duration

@@ -47,6 +47,7 @@ type fake struct {
 	access      string
 	refresh     string
 	generation  int
+	previous    string // refresh token, good once more until the pair that it gave was used
 	signOuts    []string
 	refreshes   int
 
@@ -74,6 +75,12 @@ const serverTime = int64(1_790_000_000_000)
 
 func newFake(t *testing.T) *fake {
 	t.Helper()
+	f, stop := startFake()
+	t.Cleanup(stop)
+	return f
+}
+
+func startFake() (*fake, func()) {
 	f := &fake{
 		person: satchel.NewID(), org: satchel.NewID(), device: satchel.NewID(), pageRows: 100,
 		lanes: map[satchel.ID][]*satchelv1.Verdict{}, ids: map[satchel.ID][]string{}, applied: map[string]int{},
@@ -85,14 +92,14 @@ func newFake(t *testing.T) *fake {
 	mux.Handle(satchelv1connect.NewMediaServiceHandler(f))
 	mux.HandleFunc("/media/blob", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "" {
-			t.Error("a link was opened with the session's token")
+			w.WriteHeader(http.StatusTeapot) // a link must not be opened with the session's token
+			return
 		}
 		w.Write(f.blobBytes)
 	})
 	s := httptest.NewServer(mux)
-	t.Cleanup(s.Close)
 	f.url = s.URL
-	return f
+	return f, s.Close
 }
 
 func fail(code connect.Code, reason satchelv1.Reason, expected uint64) error {
@@ -104,6 +111,7 @@ func fail(code connect.Code, reason satchelv1.Reason, expected uint64) error {
 
 func (f *fake) mint() *satchelv1.Tokens {
 	f.generation++
+	f.previous = f.refresh
 	f.access, f.refresh = fmt.Sprintf("access-%d", f.generation), fmt.Sprintf("refresh-%d", f.generation)
 	return &satchelv1.Tokens{AccessToken: f.access, RefreshToken: f.refresh}
 }
@@ -116,6 +124,7 @@ func (f *fake) enter(ctx context.Context) error {
 		f.mu.Unlock()
 		return fail(connect.CodeUnauthenticated, satchelv1.Reason_REASON_TOKEN_EXPIRED, 0)
 	}
+	f.previous = ""
 	return nil
 }
 
@@ -132,7 +141,7 @@ func (f *fake) Refresh(_ context.Context, req *satchelv1.RefreshRequest) (*satch
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refreshes++
-	if req.RefreshToken != f.refresh {
+	if req.RefreshToken != f.refresh && (req.RefreshToken != f.previous || f.previous == "") {
 		return nil, fail(connect.CodeUnauthenticated, satchelv1.Reason_REASON_SESSION_ENDED, 0)
 	}
 	return &satchelv1.RefreshResponse{Tokens: f.mint()}, nil
@@ -147,12 +156,16 @@ func (f *fake) SignOut(ctx context.Context, _ *satchelv1.SignOutRequest) (*satch
 	return &satchelv1.SignOutResponse{}, nil
 }
 
-func (f *fake) Wait(ctx context.Context, _ *satchelv1.WaitRequest) (*satchelv1.WaitResponse, error) {
+func (f *fake) Wait(ctx context.Context, req *satchelv1.WaitRequest) (*satchelv1.WaitResponse, error) {
 	if err := f.enter(ctx); err != nil {
 		return nil, err
 	}
 	ch := f.waits
+	news := len(f.page(req.Cursor).Changes) > 0
 	f.mu.Unlock()
+	if news {
+		return &satchelv1.WaitResponse{Wake: true}, nil
+	}
 	select {
 	case <-ch:
 		return &satchelv1.WaitResponse{Wake: true}, nil
@@ -298,6 +311,7 @@ func (f *fake) page(cursor []byte) *satchelv1.Page {
 		p.Cursor = fmt.Appendf(nil, "%d/%s", r.seq, r.change.RecordId)
 	}
 	p.Cursor = fmt.Appendf(nil, "%d/~", f.seq)
+	p.SchemaVersion = 3
 	p.Checkpoint, p.Seq, p.Token = true, f.seq, fmt.Appendf(nil, "token-%d", f.seq)
 	return p
 }

@@ -1,6 +1,7 @@
 package satchelclient
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -178,7 +179,7 @@ func (c *Client) recordIn(tx Tx, b *Batch) (satchel.ID, error) {
 	m := &satchelv1.Mutation{
 		Id:              satchel.NewID().String(),
 		CheckpointToken: at.Token,
-		SchemaVersion:   c.cfg.SchemaVersion,
+		SchemaVersion:   cmp.Or(c.cfg.SchemaVersion, at.Schema), // what the person saw, however much later it is sent
 		Recorded:        &satchelv1.ClockReading{Boot: boot, MonotonicMs: ms, WallMs: c.cfg.Now().UnixMilli()},
 	}
 	for i, op := range b.ops {

@@ -17,7 +17,7 @@ const logKeptMs = 35 * 24 * 3600 * 1000
 
 // Settled is what became of a mutation.
 type Settled struct {
-	Order    uint64     // its place among the mutations recorded on this device
+	Order    uint64     // its place among the mutations recorded on this device, from 1
 	Device   satchel.ID // under which it was sent
 	Mutation *satchelv1.Mutation
 	Verdict  *satchelv1.Verdict
@@ -32,16 +32,12 @@ func (c *Client) Pending(ctx context.Context) (int, error) {
 	return n, err
 }
 
-// Settled gives up to limit lines of the verdict log, oldest first, whose order is greater than after; for the first
-// line, whose order is 0, give after < 0. The log keeps them for 35 days.
-func (c *Client) Settled(ctx context.Context, after int64, limit int) ([]Settled, error) {
+// Settled gives up to limit lines of the verdict log, oldest first, whose order is greater than after (0 = from the
+// first). The log keeps them for 35 days, by the server's clock.
+func (c *Client) Settled(ctx context.Context, after uint64, limit int) ([]Settled, error) {
 	var all []Settled
-	var from []byte
-	if after >= 0 {
-		from = uintKey(uint64(after))
-	}
 	err := c.store.View(ctx, func(tx ReadTx) error {
-		return tx.Scan(TableVerdict, nil, from, func(key, value []byte) error {
+		return tx.Scan(TableVerdict, nil, uintKey(after), func(key, value []byte) error {
 			if len(all) >= limit {
 				return ErrStop
 			}

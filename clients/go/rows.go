@@ -42,7 +42,7 @@ type place struct {
 }
 
 // numbers counts. Next is the number that the next mutation sent will get, from 1; Order the place in the outbox of
-// the next mutation recorded.
+// the next mutation recorded, from 1.
 type numbers struct {
 	Next  uint64 `json:"next"`
 	Order uint64 `json:"order"`
@@ -72,9 +72,7 @@ func putJSON(tx Tx, t Table, key []byte, v any) error {
 
 func getNumbers(tx ReadTx) (numbers, error) {
 	n, err := getMeta[numbers](tx, metaNumbers)
-	if n.Next == 0 {
-		n.Next = 1
-	}
+	n.Next, n.Order = max(n.Next, 1), max(n.Order, 1)
 	return n, err
 }
 

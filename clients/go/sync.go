@@ -299,6 +299,6 @@ func (c *Client) Wait(ctx context.Context) (bool, error) {
 	if err != nil || len(at.Cursor) == 0 {
 		return err == nil, err
 	}
-	res, err := call(ctx, c, c.cfg.Timeout+10*time.Second, c.sync.Wait, &satchelv1.WaitRequest{Cursor: at.Cursor})
+	res, err := call(ctx, c, max(c.cfg.Timeout, 25*time.Second)+10*time.Second, c.sync.Wait, &satchelv1.WaitRequest{Cursor: at.Cursor})
 	return res.GetWake(), err
 }
