@@ -116,6 +116,14 @@ func (s *Service) again(ctx context.Context, p *satchel.Principal, u upload, pc 
 		if ok && have == pc {
 			return u.received, true, nil
 		}
+		// The pieces go when the upload ends or begins again, perhaps since u was read.
+		now, err := getUpload(ctx, s.Pool, p, u.id, s.Now())
+		if err != nil {
+			return 0, true, pg.ToError(err)
+		}
+		if u = now; u.done {
+			return u.size, false, nil
+		}
 	}
 	return 0, false, unexpectedOffset(u.received)
 }

@@ -40,9 +40,6 @@ func (s *Service) Complete(ctx context.Context, p *satchel.Principal, id satchel
 		s.dropStaging(ctx, stagingPrefix(p.Org, u.id))
 		return u.sum.String(), nil
 	}
-	if _, ok := errors.AsType[*rejected](err); ok {
-		return "", err
-	}
 	// Somebody else may have completed it, or begun it again, and deleted the pieces while they were being read here.
 	now, lookErr := getUpload(context.WithoutCancel(ctx), s.Pool, p, id, s.Now())
 	switch {
@@ -52,6 +49,8 @@ func (s *Service) Complete(ctx context.Context, p *satchel.Principal, id satchel
 		return u.sum.String(), nil
 	case now.round != u.round:
 		return "", unexpectedOffset(now.received)
+	case satchel.ReasonOf(err) == satchel.ReasonHashMismatch:
+		return "", s.reject(ctx, p, u, err)
 	case errors.Is(err, ErrNotStored): // the store lost a piece; only the phone can help
 		s.Logger.ErrorContext(ctx, "media: a staged piece is gone; its upload begins again", "upload", u.id)
 		return "", s.reject(ctx, p, u, unexpectedOffset(0))
@@ -67,11 +66,18 @@ func (s *Service) complete(ctx context.Context, p *satchel.Principal, u upload) 
 	if err != nil {
 		return err
 	}
+	var n int64
+	for _, pc := range pieces {
+		n += pc.size
+	}
+	if n != u.size { // they went between the two looks
+		return errOvertaken
+	}
 	body := &pieceReader{ctx: ctx, s: s, org: p.Org, u: u, pieces: pieces}
 	defer body.Close() //nolint:errcheck // only read
 	buf := bufio.NewReaderSize(body, headSize)
 	head, err := buf.Peek(int(min(headSize, u.size)))
-	if err != nil && err != io.EOF { // an early end is the verifier's to judge
+	if err != nil && !errors.Is(err, io.EOF) { // an early end is the verifier's to judge
 		return err
 	}
 	kind, ok := sniff(head, u.contentType)
@@ -82,31 +88,25 @@ func (s *Service) complete(ctx context.Context, p *satchel.Principal, u upload) 
 		return satchel.E(satchel.Invalid, satchel.ReasonUnsupportedMedia,
 			"The bytes are %s, which is not taken. Pictures, sound, MP4 or WebM video, and PDF are.", kind)
 	}
-	if satchel.ReasonOf(err) == satchel.ReasonHashMismatch {
-		return s.reject(ctx, p, u, err)
-	}
 	if err != nil {
 		return err
 	}
 	return s.commit(ctx, p, u, kind, evidence(kind, head))
 }
 
-// reject begins the upload again at 0 and gives reason back.
+// reject begins the upload again at 0 and gives reason back; a Complete that runs beside this one may have done so
+// already.
 func (s *Service) reject(ctx context.Context, p *satchel.Principal, u upload, reason error) error {
 	err := pg.InTx(ctx, s.Pool, func(ctx context.Context, tx pgx.Tx) error {
-		return restart(ctx, tx, p.Org, u.id, &u.round, u.size)
+		_, err := restart(ctx, tx, p.Org, u.id, &u.round, u.size)
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	s.dropStaging(ctx, stagingRound(p.Org, u))
-	return &rejected{reason}
+	return reason
 }
-
-// rejected keeps Complete from taking its own restart for somebody else's.
-type rejected struct{ error }
-
-func (r *rejected) Unwrap() error { return r.error }
 
 func (s *Service) commit(ctx context.Context, p *satchel.Principal, u upload, kind string, ev []byte) error {
 	return pg.InTx(ctx, s.Pool, func(ctx context.Context, tx pgx.Tx) error {

@@ -159,7 +159,7 @@ func (s *Service) begin(ctx context.Context, tx pgx.Tx, p *satchel.Principal, su
 		return Upload{}, err
 	case announced != size: // one of the two announcements was a lie; the newer one counts
 		up.Offset = 0
-		if err := restart(ctx, tx, p.Org, up.ID, nil, size); err != nil {
+		if _, err := restart(ctx, tx, p.Org, up.ID, nil, size); err != nil {
 			return Upload{}, err
 		}
 	}
@@ -186,12 +186,13 @@ func (s *Service) open(ctx context.Context, tx pgx.Tx, p *satchel.Principal, up 
 	return up, s.Jobs.Enqueue(ctx, tx, sweepAt(p.Org, up.Expires))
 }
 
-// restart forgets all pieces. round nil means whichever it is.
-func restart(ctx context.Context, tx pgx.Tx, org, id satchel.ID, round *int64, size int64) error {
+// restart forgets all pieces of an open upload. round nil means whichever it is; done is false where the upload is no
+// longer open or in another round.
+func restart(ctx context.Context, tx pgx.Tx, org, id satchel.ID, round *int64, size int64) (done bool, err error) {
 	tag, err := tx.Exec(ctx, sqlRestartUpload, org, id, round, size)
 	if err != nil || tag.RowsAffected() == 0 {
-		return err
+		return false, err
 	}
 	_, err = tx.Exec(ctx, sqlDeletePieces, org, id)
-	return err
+	return err == nil, err
 }

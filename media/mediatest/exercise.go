@@ -220,7 +220,10 @@ func lists(t *testing.T, s media.Store, at string) {
 		t.Errorf("got %v, want %v", got, keys)
 	}
 	n := 0
-	for range s.List(t.Context(), at+"/x/") {
+	for _, err := range s.List(t.Context(), at+"/x/") {
+		if err != nil {
+			t.Error(err)
+		}
 		n++
 		break
 	}

@@ -24,7 +24,6 @@ type S3 struct {
 	mu             sync.Mutex
 	cmd            *exec.Cmd
 	alive          io.Closer // the server ends when this is closed, hence also when the test process dies
-	log            *bytes.Buffer
 }
 
 const s3Key, s3Secret = "satchel-test", "a secret/with+signs"
@@ -61,11 +60,15 @@ func (s *S3) Start(t testing.TB) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// The shell waits for its input to end, which happens whichever way this process ends, and then ends the server.
-	s.log = &bytes.Buffer{}
 	s.cmd = exec.Command("sh", "-c", `"$@" </dev/null & p=$!; read -r _; kill -9 $p; wait $p`, "sh",
 		s.bin, "--port", s.addr, "--access", s3Key, "--secret", s3Secret, "--quiet",
 		"posix", "--sidecar", filepath.Join(s.dir, "meta"), filepath.Join(s.dir, "data"))
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	log, err := os.Create(filepath.Join(s.dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close() //nolint:errcheck // the server has its own handle
+	s.cmd.Stdout, s.cmd.Stderr = log, log
 	alive, err := s.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +86,8 @@ func (s *S3) Start(t testing.TB) {
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("the S3 server at %s does not listen", s.addr)
+			said, _ := os.ReadFile(log.Name()) // the time-out is the failure
+			t.Fatalf("the S3 server at %s does not listen: %s", s.addr, said)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
