@@ -617,3 +617,62 @@ func TestRunSendsWhatIsRecordedAndPullsWhenItIsWoken(t *testing.T) {
 	}
 	wantShown(t, c, "visit", id, `{}`)
 }
+
+func TestARefusalEndsTheOverlayBeforeAnyCheckpoint(t *testing.T) {
+	t.Parallel()
+	_, c := scripted(t, answer(page("1", false, 0),
+		&satchelv1.Verdict{Number: 1, Status: satchelv1.Status_STATUS_APPLIED, Seq: 9},
+		&satchelv1.Verdict{Number: 2, Status: satchelv1.Status_STATUS_STALE, Seq: 9}))
+	id := mustCreate(t, c, "visit", satchelclient.Fields{"a": 1})
+	if err := c.Patch(t.Context(), "visit", id, satchelclient.Fields{"a": 2}); err != nil {
+		t.Fatal(err)
+	}
+	wantShown(t, c, "visit", id, `{"a":2}`)
+	once(t, c)
+	wantShown(t, c, "visit", id, `{"a":1}`)
+}
+
+func TestTheClockPairOfAnEarlierBootIsSentWithWhatWasRecordedInIt(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	cfg := config(f, memstore.New())
+	boot := "monday"
+	cfg.Monotonic = func() (string, uint64) { return boot, 5 }
+	c := signedIn(t, cfg)
+	mustSync(t, c)
+	mustCreate(t, c, "visit", nil)
+	boot = "tuesday" // never met the server
+	mustCreate(t, c, "visit", nil)
+	boot = "wednesday"
+	mustSync(t, c)
+	if p := f.last(t).ClockPairs; len(p) != 1 || p[0].Boot != "monday" || p[0].MonotonicMs != 5 {
+		t.Errorf("sent %v", p)
+	}
+	boot = "thursday"
+	mustCreate(t, c, "visit", nil)
+	mustSync(t, c)
+	mustCreate(t, c, "visit", nil)
+	mustSync(t, c)
+	if p := f.last(t).ClockPairs; len(p) != 1 || p[0].Boot != "thursday" {
+		t.Errorf("sent %v", p)
+	}
+}
+
+func TestTheVerdictLogForgetsAfterThirtyFiveDaysOfTheServersClock(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	c := client(t, f)
+	now := serverTime
+	f.bend(func(f *fake) {
+		f.answer = func(_ *satchelv1.SyncRequest, res *satchelv1.SyncResponse) error { res.ServerTimeMs = now; return nil }
+	})
+	const day = 24 * 3600 * 1000
+	for _, later := range []int64{0, 34 * day, 2 * day} {
+		now += later
+		mustCreate(t, c, "visit", nil)
+		mustSync(t, c)
+	}
+	if all, err := c.Settled(t.Context(), 0, 10); err != nil || len(all) != 2 || all[0].Order != 2 {
+		t.Errorf("the log has %v, %v", all, err)
+	}
+}
