@@ -93,7 +93,8 @@ func (e *Engine) newSystemBatch(tx *pg.Tx, m SystemMutation) *batch {
 	if m.Actor != nil {
 		b.person, b.roles = m.Actor.Person, m.Actor.Roles
 	}
-	b.in.Mutations = []Mutation{{ID: satchel.DerivedID(m.Org, m.Source+"/"+m.Key), Ops: m.Ops}}
+	b.device = m.device
+	b.in.Mutations = []Mutation{{Number: m.number, ID: satchel.DerivedID(m.Org, m.Source+"/"+m.Key), Ops: m.Ops}}
 	return b
 }
 

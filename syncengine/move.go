@@ -240,7 +240,7 @@ func (e *Engine) jobParked(ctx context.Context, org satchel.ID, raw json.RawMess
 		if known && !who.Disabled {
 			if _, err := e.Submit(ctx, SystemMutation{Org: org, Source: "parked", Key: fmt.Sprintf("%s/%d/%s", device, number, m.ID),
 				Actor: &satchel.Principal{Org: org, Person: person, Roles: who.Roles}, Ops: m.Ops,
-				Cause: "it had waited for a record whose creation was refused"}); err != nil {
+				device: device, number: number, Cause: "it had waited for a record whose creation was refused"}); err != nil {
 				return err
 			}
 		}

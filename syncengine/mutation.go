@@ -103,6 +103,10 @@ type SystemMutation struct {
 	Guard uint64
 	At    time.Time // event time; zero = now
 	Cause string    // shown as the answer to "why did this happen"; without customer data
+
+	// The device and number that it had first, for a mutation that waited (parked): it counts as that device's word.
+	device satchel.ID
+	number uint64
 }
 
 // Status is the fate of a mutation, spelt like the enum satchel.v1.Status without its prefix.

@@ -115,10 +115,8 @@ func (e *Engine) nothingNew(ctx context.Context, p *satchel.Principal, sealed []
 	if newer || k.Rights != o.rights || k.SchemaVersion != o.schema.Version {
 		return false, nil
 	}
-	e.mu.Lock()
-	f, known := e.follow[followKey{p.Org, p.Person, k.Rights, k.Buckets, joined(p.Roles)}]
-	e.mu.Unlock()
-	return known && v.same(targetView(o, e.grantsOf(o, p.Roles), f)), nil
+	f, err := e.followed(ctx, e.cfg.Pool, o, k, p.Person, p.Roles)
+	return err == nil && v.same(targetView(o, e.grantsOf(o, p.Roles), f)), err
 }
 
 const sqlAnythingNew = `-- syncengine.AnythingNew

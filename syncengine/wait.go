@@ -2,7 +2,6 @@ package syncengine
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,8 +14,6 @@ import (
 
 // WaitFor is how long Wait waits at most.
 const WaitFor = 25 * time.Second
-
-func joined(roles []string) string { return strings.Join(roles, ",") }
 
 // Wait returns true as soon as there is something to pull behind the cursor, or false after WaitFor. It registers,
 // then looks, then sleeps: a commit between the last pull and the registration is seen by the look.
