@@ -357,6 +357,9 @@ func (a *attempt) delete(k *schema.Kind, r *row, op Op) error {
 			return refuse(satchel.ReasonForbidden, "", "no right to delete this record")
 		}
 	}
+	if err := a.guarded(k, r.rec, nil); err != nil {
+		return err
+	}
 	got := schema.MergeDelete(k, r.rec, a.editOf(op, nil))
 	if got.Conflicted {
 		a.worst(Conflicted, satchel.ReasonConcurrent)
@@ -368,6 +371,35 @@ func (a *attempt) delete(k *schema.Kind, r *row, op Op) error {
 		a.change(r, got.Record, entry{op: Delete})
 	}
 	return nil
+}
+
+// guarded asks the guards; the system passes.
+func (a *attempt) guarded(k *schema.Kind, rec *schema.Record, fields []string) error {
+	if a.system {
+		return nil
+	}
+	for _, fn := range a.b.e.guards {
+		if err := fn(a.b.org.schema, k, rec, fields); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// touched names the fields of an edit, sorted; never nil.
+func touched(fields map[string]any, sets []schema.SetEdit, incs []schema.Increment) []string {
+	out := make([]string, 0, len(fields)+len(sets)+len(incs))
+	for name := range fields {
+		out = append(out, name)
+	}
+	for _, s := range sets {
+		out = append(out, s.Field)
+	}
+	for _, inc := range incs {
+		out = append(out, inc.Field)
+	}
+	slices.Sort(out)
+	return out
 }
 
 // command lets a feature turn the command into ops, and does them.

@@ -38,6 +38,7 @@ type Engine struct {
 	cfg       Config
 	commands  map[string]CommandFunc
 	observers []Observer
+	guards    []GuardFunc
 	waiters   *waiters
 
 	mu     sync.Mutex // guards what follows
@@ -80,6 +81,9 @@ func (e *Engine) Command(name string, fn CommandFunc) { e.commands[name] = fn }
 
 // Observe registers an observer. Not safe for concurrent use with Apply.
 func (e *Engine) Observe(fn Observer) { e.observers = append(e.observers, fn) }
+
+// Guard registers what may refuse edits and deletions; all are asked. Not safe for concurrent use with Apply.
+func (e *Engine) Guard(fn GuardFunc) { e.guards = append(e.guards, fn) }
 
 // Run wakes the waiters of this replica for what other replicas commit, until ctx ends.
 func (e *Engine) Run(ctx context.Context) error {

@@ -195,9 +195,16 @@ type Call struct {
 // refuses with a [Refusal]; every other error undoes the batch.
 type CommandFunc func(ctx context.Context, v *View, c Call) ([]Op, error)
 
+// GuardFunc may refuse, with a [Refusal], that a person edits a record or deletes it because of the state that it is in:
+// pure, asked under the record's lock with the record as it stands. fields names what the edit touches, sorted; nil = it
+// is deleted. What commands and the system do passes unasked.
+type GuardFunc func(s *schema.Schema, k *schema.Kind, rec *schema.Record, fields []string) error
+
 // Change is a record before and after a mutation, for observers. Neither must be changed.
 type Change struct {
 	Org        satchel.ID
+	Schema     *schema.Schema // the organisation's, by which the change was made
+	Zone       *time.Location // the organisation's
 	Kind       *schema.Kind
 	Before     *schema.Record // nil: it was created
 	After      *schema.Record

@@ -67,6 +67,9 @@ func (a *attempt) editOf(op Op, fields map[string]any) schema.Edit {
 
 // edit merges a patch into a record (step 4).
 func (a *attempt) edit(k *schema.Kind, r *row, op Op, fields map[string]any, sets []schema.SetEdit, incs []schema.Increment) error {
+	if err := a.guarded(k, r.rec, touched(fields, sets, incs)); err != nil {
+		return err
+	}
 	e := a.editOf(op, fields)
 	e.Sets, e.Increments = sets, incs
 	got, p := schema.Merge(k, r.rec, e)
@@ -218,8 +221,8 @@ func (b *batch) accept(a *attempt) {
 		r := a.rows[id]
 		before := b.rows[id]
 		if r.changed && (before == nil || before.rec != r.rec) {
-			c := Change{Org: b.orgID, Kind: b.org.schema.Kind(r.rec.Kind), After: r.rec, Actor: b.person,
-				EventMS: a.at, ReceivedAt: b.now}
+			c := Change{Org: b.orgID, Schema: b.org.schema, Zone: b.org.zone, Kind: b.org.schema.Kind(r.rec.Kind), After: r.rec,
+				Actor: b.person, EventMS: a.at, ReceivedAt: b.now}
 			if before != nil {
 				c.Before = before.rec
 			}
