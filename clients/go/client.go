@@ -63,11 +63,12 @@ type Config struct {
 // Client is a device's side of the protocol. It is safe for concurrent use; there is one per store. At most one Sync,
 // one refresh and one Upload run at a time, others wait for it; reading and recording never wait for the network.
 type Client struct {
-	cfg   Config
-	store Store
-	auth  satchelv1connect.AuthServiceClient
-	sync  satchelv1connect.SyncServiceClient
-	media satchelv1connect.MediaServiceClient
+	cfg    Config
+	store  Store
+	auth   satchelv1connect.AuthServiceClient
+	sync   satchelv1connect.SyncServiceClient
+	media  satchelv1connect.MediaServiceClient
+	device satchelv1connect.DeviceServiceClient
 
 	syncing, refreshing, uploading gate
 
@@ -138,6 +139,7 @@ func New(cfg Config) (*Client, error) {
 		auth:       satchelv1connect.NewAuthServiceClient(cfg.HTTPClient, cfg.BaseURL, opts...),
 		sync:       satchelv1connect.NewSyncServiceClient(cfg.HTTPClient, cfg.BaseURL, opts...),
 		media:      satchelv1connect.NewMediaServiceClient(cfg.HTTPClient, cfg.BaseURL, opts...),
+		device:     satchelv1connect.NewDeviceServiceClient(cfg.HTTPClient, cfg.BaseURL, opts...),
 		syncing:    newGate(),
 		refreshing: newGate(),
 		uploading:  newGate(),

@@ -192,3 +192,11 @@ func (c *Client) accessToken() string { return c.snapshot().Access }
 func (id *identity) take(t *satchelv1.Tokens) {
 	id.Access, id.Refresh, id.RefreshExpiresMs = t.GetAccessToken(), t.GetRefreshToken(), t.GetRefreshExpiresMs()
 }
+
+// SetFCMToken says that this device can be notified by Firebase Cloud Messaging under the registration token, with
+// texts in Config.Language. Call it whenever the platform gives a new token.
+func (c *Client) SetFCMToken(ctx context.Context, token string) error {
+	_, err := call(ctx, c, c.cfg.Timeout, c.device.SetAddress, &satchelv1.SetAddressRequest{
+		Kind: satchelv1.AddressKind_ADDRESS_KIND_FCM_TOKEN, Address: token, Language: c.cfg.Language})
+	return err
+}
