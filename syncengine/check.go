@@ -2,7 +2,6 @@ package syncengine
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -82,6 +81,8 @@ func (a *attempt) run(ctx context.Context) error {
 		size += len(a.m.Ops[i].Fields) + len(a.m.Ops[i].Args)
 	}
 	switch {
+	case len(a.m.Malformed) > 0:
+		return &Refusal{Status: Rejected, Reason: satchel.ReasonMalformed, Detail: "the mutation does not have the documented form; its bytes are kept"}
 	case len(a.m.Ops) == 0:
 		return &Refusal{Status: Rejected, Reason: satchel.ReasonMalformed, Detail: "a mutation has at least one op"}
 	case len(a.m.Ops) > MaxOps || size > MaxMutationBytes:
@@ -489,17 +490,4 @@ func (a *attempt) hadAtCheckpoint(ctx context.Context, id satchel.ID) (bool, err
 	var had bool
 	err = a.b.tx.QueryRow(ctx, sqlLeftSince, a.b.orgID, id, nums, int64(t.seq)).Scan(&had)
 	return had, err
-}
-
-// payload spells the ops as they were sent, for a mutation whose values cannot be stored as values.
-func (a *attempt) payload() string {
-	raw, err := json.Marshal(a.m.Ops)
-	if err != nil {
-		// RawMessage that is not JSON: keep the parts as bytes.
-		raw = nil
-		for _, op := range a.m.Ops {
-			raw = append(append(append(raw, op.Fields...), '\n'), op.Args...)
-		}
-	}
-	return base64.StdEncoding.EncodeToString(raw)
 }

@@ -250,3 +250,6 @@ func (e *Engine) jobParked(ctx context.Context, org satchel.ID, raw json.RawMess
 	}
 	return nil
 }
+
+// recordArgs names the record of a job.
+type recordArgs struct{ Record satchel.ID }

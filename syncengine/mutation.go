@@ -55,6 +55,9 @@ type Mutation struct {
 	Recorded      ClockReading `json:"recorded"`
 	Token         []byte       `json:"token,omitempty"` // of the checkpoint on which it was recorded
 	SchemaVersion int          `json:"schema_version,omitempty"`
+	// Malformed, where not empty, is what came in place of a mutation of the documented form, as bytes. It has no Ops:
+	// the verdict is REJECTED MALFORMED and an attention keeps the bytes.
+	Malformed []byte `json:"malformed,omitempty"`
 }
 
 // ClockReading is a moment by a device's clocks; see the proto.

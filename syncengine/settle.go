@@ -301,6 +301,9 @@ func (b *batch) refuse(ctx context.Context, a *attempt, r *Refusal) error {
 			}
 		}
 	}
+	if len(a.m.Malformed) > 0 {
+		v.Attention = a.keepBytes(r)
+	}
 	b.settled = append(b.settled, settledMutation{a.m, v})
 	return nil
 }
@@ -316,14 +319,6 @@ func (b *batch) park(m Mutation) satchel.ID {
 		}
 	}
 	return satchel.ID{}
-}
-
-// culpritPayload gives the bytes of what Postgres refused, else "".
-func (b *batch) culpritPayload(a *attempt) string {
-	if !b.in.culprit {
-		return ""
-	}
-	return a.payload()
 }
 
 // itemsOf spells a refused op as values of fields; raw, where not "", stands in for values that Postgres refuses.
@@ -496,6 +491,3 @@ func (b *batch) react(ctx context.Context) error {
 	}
 	return b.e.cfg.Jobs.Enqueue(ctx, b.tx, js...)
 }
-
-// recordArgs names the record of a job.
-type recordArgs struct{ Record satchel.ID }

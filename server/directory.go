@@ -1,0 +1,135 @@
+package server
+
+import (
+	"context"
+
+	satchel "github.com/satchel-sync/satchel"
+	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+	"github.com/satchel-sync/satchel/identity"
+)
+
+type directoryService struct{ *Server }
+
+// ListPeople gives a page of people.
+func (s directoryService) ListPeople(ctx context.Context, in *satchelv1.ListPeopleRequest) (*satchelv1.ListPeopleResponse, error) {
+	people, next, err := s.cfg.Identity.ListPeople(ctx, principal(ctx), int(in.PageSize), in.PageToken)
+	if err != nil {
+		return nil, err
+	}
+	out := &satchelv1.ListPeopleResponse{NextPageToken: next}
+	for _, p := range people {
+		out.People = append(out.People, wirePerson(p))
+	}
+	return out, nil
+}
+
+// CreatePerson adds somebody.
+func (s directoryService) CreatePerson(ctx context.Context, in *satchelv1.CreatePersonRequest) (*satchelv1.CreatePersonResponse, error) {
+	team, err := optionalID("team_id", in.TeamId)
+	if err != nil {
+		return nil, err
+	}
+	got, err := s.cfg.Identity.CreatePerson(ctx, principal(ctx), identity.NewPerson{
+		Login: in.Login, DisplayName: in.DisplayName, Team: team, Roles: in.Roles, Password: in.Password})
+	if err != nil {
+		return nil, err
+	}
+	return &satchelv1.CreatePersonResponse{Person: wirePerson(got)}, nil
+}
+
+// UpdatePerson changes what is present.
+func (s directoryService) UpdatePerson(ctx context.Context, in *satchelv1.UpdatePersonRequest) (*satchelv1.UpdatePersonResponse, error) {
+	id, err := parseID("person_id", in.PersonId)
+	if err != nil {
+		return nil, err
+	}
+	patch := identity.PersonPatch{Person: id, DisplayName: in.DisplayName, Disabled: in.Disabled}
+	if patch.Team, err = presentID("team_id", in.TeamId); err != nil {
+		return nil, err
+	}
+	if in.Roles != nil {
+		roles := append([]string{}, in.Roles.Roles...)
+		patch.Roles = &roles
+	}
+	got, err := s.cfg.Identity.UpdatePerson(ctx, principal(ctx), patch)
+	if err != nil {
+		return nil, err
+	}
+	return &satchelv1.UpdatePersonResponse{Person: wirePerson(got)}, nil
+}
+
+// ResetPassword sets a password.
+func (s directoryService) ResetPassword(ctx context.Context, in *satchelv1.ResetPasswordRequest) (*satchelv1.ResetPasswordResponse, error) {
+	id, err := parseID("person_id", in.PersonId)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Identity.ResetPassword(ctx, principal(ctx), id, in.NewPassword); err != nil {
+		return nil, err
+	}
+	return &satchelv1.ResetPasswordResponse{}, nil
+}
+
+// ListTeams gives the tree.
+func (s directoryService) ListTeams(ctx context.Context, _ *satchelv1.ListTeamsRequest) (*satchelv1.ListTeamsResponse, error) {
+	teams, err := s.cfg.Identity.ListTeams(ctx, principal(ctx))
+	if err != nil {
+		return nil, err
+	}
+	out := &satchelv1.ListTeamsResponse{}
+	for _, t := range teams {
+		out.Teams = append(out.Teams, wireTeam(t))
+	}
+	return out, nil
+}
+
+// CreateTeam adds a team.
+func (s directoryService) CreateTeam(ctx context.Context, in *satchelv1.CreateTeamRequest) (*satchelv1.CreateTeamResponse, error) {
+	parent, err := optionalID("parent_id", in.ParentId)
+	if err != nil {
+		return nil, err
+	}
+	got, err := s.cfg.Identity.CreateTeam(ctx, principal(ctx), in.Name, parent)
+	if err != nil {
+		return nil, err
+	}
+	return &satchelv1.CreateTeamResponse{Team: wireTeam(got)}, nil
+}
+
+// UpdateTeam renames or moves a team.
+func (s directoryService) UpdateTeam(ctx context.Context, in *satchelv1.UpdateTeamRequest) (*satchelv1.UpdateTeamResponse, error) {
+	id, err := parseID("team_id", in.TeamId)
+	if err != nil {
+		return nil, err
+	}
+	patch := identity.TeamPatch{Team: id, Name: in.Name}
+	if patch.Parent, err = presentID("parent_id", in.ParentId); err != nil {
+		return nil, err
+	}
+	got, err := s.cfg.Identity.UpdateTeam(ctx, principal(ctx), patch)
+	if err != nil {
+		return nil, err
+	}
+	return &satchelv1.UpdateTeamResponse{Team: wireTeam(got)}, nil
+}
+
+// presentID reads an id that may be absent (unchanged) or empty (none).
+func presentID(field string, s *string) (*satchel.ID, error) {
+	if s == nil {
+		return nil, nil
+	}
+	id, err := optionalID(field, *s)
+	if err != nil {
+		return nil, err
+	}
+	return &id, nil
+}
+
+func wirePerson(p identity.Person) *satchelv1.Person {
+	return &satchelv1.Person{Id: text(p.ID), Login: p.Login, DisplayName: p.DisplayName, TeamId: text(p.Team),
+		Roles: p.Roles, Disabled: p.Disabled}
+}
+
+func wireTeam(t identity.Team) *satchelv1.Team {
+	return &satchelv1.Team{Id: text(t.ID), Name: t.Name, ParentId: text(t.Parent)}
+}

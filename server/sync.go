@@ -1,0 +1,316 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/protobuf/proto"
+
+	satchel "github.com/satchel-sync/satchel"
+	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+	"github.com/satchel-sync/satchel/schema"
+	"github.com/satchel-sync/satchel/syncengine"
+)
+
+type syncService struct {
+	*Server
+	validator protovalidate.Validator
+}
+
+// Sync applies, then pulls. Once something is known of a mutation, no later failure takes that answer away.
+func (s syncService) Sync(ctx context.Context, in *satchelv1.SyncRequest) (*satchelv1.SyncResponse, error) {
+	p := principal(ctx)
+	if p.Device.IsZero() {
+		return nil, satchel.E(satchel.Denied, satchel.ReasonNotAllowed, "only a device syncs; sign in on one")
+	}
+	out := &satchelv1.SyncResponse{ServerTimeMs: s.cfg.Now().UnixMilli()}
+	var after uint64
+	if len(in.Mutations) > 0 {
+		batch, err := s.batchOf(p, in)
+		if err != nil {
+			return nil, err
+		}
+		outcome, err := s.cfg.Engine.Apply(ctx, p, batch)
+		if err != nil {
+			return nil, err
+		}
+		after = s.answer(ctx, p, outcome, out)
+	}
+	if !in.NoPage {
+		page, err := s.cfg.Engine.Pull(ctx, p, in.Cursor, int(min(in.MaxBytes, syncengine.MaxPageBytes)), after)
+		switch {
+		case err == nil:
+			out.Page = wirePage(page)
+		case len(out.Verdicts)+len(out.Directives) == 0 && out.ExpectedNumber == 0:
+			return nil, err
+		default: // the verdicts are worth more than the page; the next call asks for it again
+			s.log.WarnContext(ctx, "a page failed behind verdicts", "request", callOf(ctx).id, "error", causeText(err))
+		}
+	}
+	if len(in.Mutations) == 0 {
+		s.contacts.note(ctx, p, in.Confirmed, outboxOf(in.Outbox))
+	}
+	return out, nil
+}
+
+// answer writes what became of the batch, and gives the commit after which the page must look.
+func (s syncService) answer(ctx context.Context, p *satchel.Principal, o syncengine.Outcome, out *satchelv1.SyncResponse) (after uint64) {
+	for _, v := range o.Verdicts {
+		out.Verdicts = append(out.Verdicts, wireVerdict(v))
+		s.metrics.mutation(v.Status)
+		after = max(after, v.Seq)
+	}
+	if o.Undone != "" {
+		s.metrics.undone(o.Undone)
+	}
+	if o.Fork {
+		if s.cfg.Forker == nil {
+			out.ExpectedNumber = o.Expected
+			return after
+		}
+		id, err := s.cfg.Forker.ForkDevice(ctx, p)
+		if err != nil { // no verdict, no order: the device sends the same again
+			s.log.ErrorContext(ctx, "a device could not be forked", "request", callOf(ctx).id, "error", causeText(err))
+			out.ExpectedNumber = o.Expected
+			return after
+		}
+		out.Directives = append(out.Directives, &satchelv1.Directive{
+			Order: &satchelv1.Directive_Fork{Fork: &satchelv1.Fork{DeviceId: id.String()}}})
+		return after
+	}
+	if n := len(o.Verdicts); n == 0 || o.Expected != o.Verdicts[n-1].Number+1 {
+		out.ExpectedNumber = o.Expected
+	}
+	return after
+}
+
+// Wait tells when to pull. A server that ends sends its waiting devices away, to another replica.
+func (s syncService) Wait(ctx context.Context, in *satchelv1.WaitRequest) (*satchelv1.WaitResponse, error) {
+	if s.draining.Load() {
+		return nil, &satchel.Error{Kind: satchel.Unavailable, Reason: satchel.ReasonDraining,
+			Detail: "this replica is shutting down: call again, another answers", RetryAfter: time.Second}
+	}
+	s.metrics.waiting.Inc()
+	defer s.metrics.waiting.Dec()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.drain, cancel)()
+	wake, err := s.cfg.Engine.Wait(ctx, principal(ctx), in.Cursor)
+	if err != nil && s.draining.Load() && ctx.Err() != nil {
+		return &satchelv1.WaitResponse{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &satchelv1.WaitResponse{Wake: wake}, nil
+}
+
+// batchOf reads the mutations. One that does not have the documented form goes on as its bytes: the engine refuses it
+// with a verdict and keeps them, so it blocks nothing behind it (S5). A number is the exception: without it there is
+// no place in the queue to refuse.
+func (s syncService) batchOf(p *satchel.Principal, in *satchelv1.SyncRequest) (syncengine.Batch, error) {
+	b := syncengine.Batch{
+		Confirmed: in.Confirmed, Outbox: outboxOf(in.Outbox), SchemaVersion: int(in.SchemaVersion),
+		Mutations: make([]syncengine.Mutation, 0, len(in.Mutations)),
+	}
+	for _, c := range in.ClockPairs {
+		b.Pairs = append(b.Pairs, syncengine.ClockPair{Boot: c.Boot, MonotonicMS: c.MonotonicMs, ServerMS: c.ServerMs})
+	}
+	for i, m := range in.Mutations {
+		if m.Number == 0 {
+			return b, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "mutations[%d].number begins at 1", i)
+		}
+		one, ok := s.mutationOf(m)
+		if !ok {
+			raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+			if err != nil {
+				return b, err
+			}
+			if one.ID.IsZero() { // a replay must be known again, so the id follows from what was sent as one
+				one.ID = satchel.DerivedID(p.Device, "malformed:"+m.Id)
+			}
+			one = syncengine.Mutation{Number: m.Number, ID: one.ID, Malformed: raw}
+		}
+		b.Mutations = append(b.Mutations, one)
+	}
+	return b, nil
+}
+
+// mutationOf reads one mutation; false = it does not have the documented form.
+func (s syncService) mutationOf(m *satchelv1.Mutation) (syncengine.Mutation, bool) {
+	out := syncengine.Mutation{Number: m.Number, Token: m.CheckpointToken, SchemaVersion: int(m.SchemaVersion)}
+	var err error
+	if out.ID, err = satchel.ParseID(m.Id); err != nil {
+		return out, false
+	}
+	look := m
+	if len(m.Ops) > syncengine.MaxOps { // the engine says TOO_LARGE, which tells more than MALFORMED
+		look = proto.CloneOf(m)
+		look.Ops = look.Ops[:syncengine.MaxOps]
+		m.Ops = m.Ops[:syncengine.MaxOps+1]
+	}
+	if s.validator.Validate(look) != nil {
+		return out, false
+	}
+	if r := m.Recorded; r != nil {
+		out.Recorded = syncengine.ClockReading{Boot: r.Boot, MonotonicMS: r.MonotonicMs, WallMS: r.WallMs}
+	}
+	for _, op := range m.Ops {
+		out.Ops = append(out.Ops, opOf(op))
+	}
+	return out, true
+}
+
+// opOf reads an op that was checked; of one behind the limit an id that is none stays zero.
+func opOf(in *satchelv1.Op) syncengine.Op {
+	op := syncengine.Op{Kind: in.Kind, BaseRev: in.BaseRev}
+	op.Record, _ = satchel.ParseID(in.RecordId)
+	switch a := in.Action.(type) {
+	case *satchelv1.Op_Create:
+		op.Action, op.Fields = syncengine.Create, object(a.Create.GetFields())
+	case *satchelv1.Op_Patch:
+		op.Action, op.Fields = syncengine.Patch, object(a.Patch.GetFields())
+		for _, e := range a.Patch.GetSets() {
+			op.Sets = append(op.Sets, schema.SetEdit{Field: e.Field, Add: e.Add, Remove: e.Remove})
+		}
+		for _, inc := range a.Patch.GetIncrements() {
+			op.Increments = append(op.Increments, schema.Increment{Field: inc.Field, By: inc.By})
+		}
+	case *satchelv1.Op_Delete:
+		op.Action = syncengine.Delete
+	case *satchelv1.Op_Command:
+		op.Action, op.Name, op.Args = syncengine.Command, a.Command.GetName(), object(a.Command.GetArgs())
+	}
+	return op
+}
+
+// object gives JSON that a client wrote; empty = none. The engine looks into it.
+func object(s string) json.RawMessage {
+	if s == "" {
+		return nil
+	}
+	return json.RawMessage(s)
+}
+
+func outboxOf(o *satchelv1.Outbox) syncengine.Outbox {
+	return syncengine.Outbox{Count: o.GetCount(), OldestMS: o.GetOldestMs(), MediaBytes: o.GetMediaBytes()}
+}
+
+func wireVerdict(v syncengine.Verdict) *satchelv1.Verdict {
+	out := &satchelv1.Verdict{
+		Number: v.Number, Status: satchelv1.Status(satchelv1.Status_value["STATUS_"+string(v.Status)]),
+		Seq: v.Seq, AttentionId: text(v.Attention), Detail: v.Detail,
+	}
+	if v.Reason != "" {
+		out.Reason = protoReason(v.Reason)
+	}
+	for _, p := range v.Paths {
+		out.Paths = append(out.Paths, &satchelv1.Path{RecordId: text(p.Record), Path: p.Path})
+	}
+	for _, n := range v.Notes {
+		out.Notes = append(out.Notes, satchelv1.Note(satchelv1.Note_value["NOTE_"+string(n)]))
+	}
+	return out
+}
+
+func wirePage(p *syncengine.Page) *satchelv1.Page {
+	if p == nil {
+		return nil
+	}
+	out := &satchelv1.Page{
+		Cursor: p.Cursor, DroppedBuckets: numbers(p.Dropped), Checkpoint: p.Checkpoint, More: p.More, Seq: p.Seq,
+		Token: p.Token, SchemaVersion: uint32(p.SchemaVersion), Changes: make([]*satchelv1.Change, 0, len(p.Changes)),
+	}
+	for _, d := range p.DroppedKinds {
+		out.DroppedKinds = append(out.DroppedKinds, &satchelv1.DroppedKind{Bucket: uint64(d.Bucket), Kind: d.Kind})
+	}
+	for kind, fields := range p.Narrowed {
+		out.Narrowed = append(out.Narrowed, &satchelv1.Narrowed{Kind: kind, Fields: fields})
+	}
+	slices.SortFunc(out.Narrowed, func(a, b *satchelv1.Narrowed) int {
+		if a.Kind < b.Kind {
+			return -1
+		}
+		return 1
+	})
+	for _, c := range p.Changes {
+		out.Changes = append(out.Changes, &satchelv1.Change{
+			RecordId: c.Record.String(), Kind: c.Kind, Rev: c.Rev, Entered: numbers(c.Entered), Left: numbers(c.Left),
+			Fields: string(c.Fields), Deleted: c.Deleted, AuthorId: text(c.Author), EventMs: c.EventMS,
+		})
+	}
+	return out
+}
+
+func numbers(in []int64) []uint64 {
+	if len(in) == 0 {
+		return nil
+	}
+	out := make([]uint64, len(in))
+	for i, n := range in {
+		out[i] = uint64(n)
+	}
+	return out
+}
+
+// contacts notes the last contact of idle devices, beside their answers: at most once a minute for each, and never
+// more than a few at a time. What is left out for want of room is noted a call later.
+type contacts struct {
+	engine Engine
+	now    func() time.Time
+	log    *slog.Logger
+	slots  chan struct{}
+	work   sync.WaitGroup
+
+	mu   sync.Mutex
+	last map[satchel.ID]time.Time // by device
+}
+
+// contactSlots and contactDevices bound the work and the memory of contacts.
+const (
+	contactSlots   = 4
+	contactDevices = 20_000
+	contactTime    = 5 * time.Second
+)
+
+func newContacts(e Engine, now func() time.Time, log *slog.Logger) *contacts {
+	return &contacts{engine: e, now: now, log: log, slots: make(chan struct{}, contactSlots), last: map[satchel.ID]time.Time{}}
+}
+
+func (c *contacts) note(ctx context.Context, p *satchel.Principal, confirmed uint64, o syncengine.Outbox) {
+	now := c.now()
+	c.mu.Lock()
+	last, known := c.last[p.Device]
+	c.mu.Unlock()
+	if known && now.Sub(last) < contactEvery {
+		return
+	}
+	select {
+	case c.slots <- struct{}{}:
+	default:
+		return
+	}
+	c.mu.Lock()
+	if len(c.last) >= contactDevices {
+		clear(c.last)
+	}
+	c.last[p.Device] = now
+	c.mu.Unlock()
+	who := *p
+	c.work.Go(func() {
+		defer func() { <-c.slots }()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), contactTime)
+		defer cancel()
+		if err := c.engine.Contact(ctx, &who, confirmed, o); err != nil {
+			c.log.WarnContext(ctx, "a contact could not be noted", "device", who.Device, "error", causeText(err))
+		}
+	})
+}
+
+// wait ends when nothing is being noted any more.
+func (c *contacts) wait() { c.work.Wait() }
