@@ -2,6 +2,7 @@ package syncengine_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	satchel "github.com/satchel-sync/satchel"
@@ -129,6 +130,19 @@ func TestS4AMutationIsAllOrNothing(t *testing.T) {
 	ann.pull()
 	if ann.has(visit) {
 		t.Error("half of the mutation took effect")
+	}
+}
+
+func TestS4WhatHangsTogetherIsMadeByOneMutation(t *testing.T) {
+	w := newWorld(t)
+	ann := w.phone("Ann")
+	acc, visit := satchel.NewID(), satchel.NewID()
+	v := ann.do(create("account", acc, map[string]any{"name": "new"}),
+		create("contact", satchel.NewID(), map[string]any{"account": acc.String(), "name": "Ms Li"}),
+		create("visit", visit, visitFields(acc, "first")),
+		create("photo", satchel.NewID(), map[string]any{"visit": visit.String(), "blob": strings.Repeat("a", 64)}))
+	if v.Status != syncengine.Applied || len(v.Notes) != 0 {
+		t.Fatalf("%+v", v)
 	}
 }
 

@@ -452,15 +452,19 @@ func (a *attempt) sees(r *row) bool {
 		return true
 	}
 	if r.place != nil || r.stored == nil {
+		place := r.place
+		if place == nil { // made by this very mutation, which is placed at its end
+			place = access.Place(a.b.org.schema.Kind(r.rec.Kind), r.rec, r.parentOwner, a.b.org.dir, a.b.org.zone)
+		}
 		for _, f := range a.b.follow {
-			for _, b := range r.place {
+			for _, b := range place {
 				if f.Stem == b.Stem && slices.Contains(f.Kinds, r.rec.Kind) {
 					return true
 				}
 			}
 		}
 		// A record of this batch whose bucket does not exist yet is in no list: its stem decides.
-		return access.Sees(access.Follow(a.b.grants, a.b.org.dir, a.b.person), r.rec.Kind, r.place)
+		return access.Sees(access.Follow(a.b.grants, a.b.org.dir, a.b.person), r.rec.Kind, place)
 	}
 	for _, num := range r.buckets {
 		for _, f := range a.b.follow {
