@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/approval"
 	"github.com/satchel-sync/satchel/identity"
 	"github.com/satchel-sync/satchel/internal/jobs"
 	"github.com/satchel-sync/satchel/media"
@@ -69,6 +70,7 @@ type App struct {
 	Store    media.Store
 	Rules    *rules.Rules
 	Push     *push.Push
+	Approval *approval.Service
 	Jobs     *jobs.Jobs
 	Server   *server.Server
 
@@ -129,8 +131,12 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 		return nil, fmt.Errorf("app.New: %w", err)
 	}
 	a.Push.Register()
+	if a.Approval, err = approval.New(approval.Config{Engine: a.Engine, Jobs: a.Jobs, Logger: log}); err != nil {
+		return nil, fmt.Errorf("app.New: %w", err)
+	}
+	a.Approval.Register()
 	if a.Server, err = server.New(server.Config{
-		Engine: a.Engine, Identity: a.Identity, Media: a.Media, Push: addresses{a.Push}, Ready: a.ready,
+		Engine: a.Engine, Identity: a.Identity, Media: a.Media, Push: addresses{a.Push}, Approval: approvals{a.Approval}, Ready: a.ready,
 		Origins: cfg.Origins, TrustProxy: cfg.TrustProxy, TLSCert: cfg.TLSCert, TLSKey: cfg.TLSKey,
 		MetricsPublic: cfg.MetricsPublic, Dev: cfg.Dev, DrainDelay: cfg.DrainDelay, Tracer: cfg.Tracer, Now: now, Logger: log,
 	}); err != nil {
