@@ -128,12 +128,9 @@ func (p *Push) SetAddress(ctx context.Context, who *satchel.Principal, kind, add
 	})
 }
 
-// RemoveAddress forgets an address of the caller's device; one that is not known, or not this device's, is no error.
-func (p *Push) RemoveAddress(ctx context.Context, who *satchel.Principal, kind, address string) error {
-	if err := checkAddress(who, kind, address); err != nil {
-		return err
-	}
-	_, err := p.cfg.Pool.Exec(ctx, sqlRemoveAddress, who.Org, who.Device, kind, address)
+// RemoveAddress forgets the address of a kind of the caller's device; that there is none is no error.
+func (p *Push) RemoveAddress(ctx context.Context, who *satchel.Principal, kind string) error {
+	_, err := p.cfg.Pool.Exec(ctx, sqlRemoveAddress, who.Org, who.Device, kind)
 	return pg.ToError(err)
 }
 

@@ -25,7 +25,7 @@ DELETE FROM push_address WHERE org_id = $1 AND id IN (
   SELECT id FROM push_address WHERE org_id = $1 AND person_id = $2 ORDER BY set_at DESC, id DESC OFFSET $3)`
 
 	sqlRemoveAddress = `-- push.RemoveAddress
-DELETE FROM push_address WHERE org_id = $1 AND device_id = $2 AND kind = $3 AND address = $4`
+DELETE FROM push_address WHERE org_id = $1 AND device_id = $2 AND kind = $3`
 
 	sqlDropDevice = `-- push.DropDevice
 DELETE FROM push_address WHERE org_id = $1 AND device_id = $2`
