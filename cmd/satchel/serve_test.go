@@ -1,0 +1,213 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/satchel-sync/satchel/internal/pgtest"
+)
+
+// call makes a Connect call in JSON.
+func (r *running) call(procedure, body string) (int, map[string]any) {
+	r.t.Helper()
+	resp, err := http.Post(r.base+"/satchel.v1."+procedure, "application/json", strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var answer map[string]any
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		r.t.Fatal(err)
+	}
+	return resp.StatusCode, answer
+}
+
+func TestThePrintedCommandsWorkWhenCopiedOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	r := serve(t, []string{"DATABASE_URL=" + pgtest.URL(t), "SATCHEL_DATA_DIR=" + t.TempDir()}, "--dev", "--demo-data=small")
+	text := r.printed()
+	for _, login := range []string{"rep01", "manager1", "director", "admin", "satchel-demo"} {
+		if !strings.Contains(text, login) {
+			t.Errorf("the log-in %s is not printed", login)
+		}
+	}
+	_, commands, ok := strings.Cut(text, "log a visit\n\n")
+	if !ok {
+		t.Fatalf("no commands in\n%s", text)
+	}
+	parts := strings.Split(strings.TrimSpace(commands), "\n\n")
+	if len(parts) != 3 {
+		t.Fatalf("%d commands in\n%s", len(parts), commands)
+	}
+	// One shell gets them, as they stand; lines of ours between them tell the answers apart.
+	script := parts[0] + "\necho; echo ---; " + parts[1] + "\necho; echo ---; " + parts[2] + "\necho; echo ---; " + parts[2]
+	out, err := exec.CommandContext(t.Context(), "bash", "-c", script).CombinedOutput()
+	if err != nil {
+		t.Fatalf("bash: %v\n%s", err, out)
+	}
+	answers := strings.Split(string(out), "---\n")
+	if len(answers) != 4 || strings.TrimSpace(answers[0]) != "" {
+		t.Fatalf("answers:\n%s", out)
+	}
+	if !strings.Contains(answers[1], `"kind":"account"`) {
+		t.Errorf("the second command brings no account:\n%s", answers[1])
+	}
+	for _, a := range answers[2:] { // the second time it is a replay, with the same verdict
+		if !strings.Contains(a, `"STATUS_APPLIED"`) {
+			t.Errorf("the visit is not applied:\n%s", a)
+		}
+	}
+}
+
+func TestATakenPortIsNamedWithTheWayToChooseAnother(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	_, errs, status := invoke(t, nil, "serve", "--dev", "--listen="+l.Addr().String(), "--data-dir="+t.TempDir())
+	if status != 1 || !strings.Contains(errs, "port "+port+" is taken") || !strings.Contains(errs, "make run LISTEN=") {
+		t.Fatalf("exit status %d: %s", status, errs)
+	}
+}
+
+func TestAnEmptyProductionDatabasePrintsASetUpLinkThatWorksOnce(t *testing.T) {
+	t.Parallel()
+	env := production(t, pgtest.Empty(t))
+	r := serve(t, env, "--migrate")
+	found := regexp.MustCompile(regexp.QuoteMeta(r.base) + `/#setup=(\S+)`).FindStringSubmatch(r.printed())
+	if found == nil {
+		t.Fatalf("no link in\n%s", r.printed())
+	}
+	setUp := `{"code":"` + found[1] + `","org":"acme","orgName":"Acme","login":"boss","displayName":"Boss","password":"correct-horse"}`
+	if status, answer := r.call("AuthService/SetUp", setUp); status != http.StatusOK {
+		t.Fatalf("SetUp: %d %v", status, answer)
+	}
+	if status, answer := r.call("AuthService/SignIn", `{"org":"acme","login":"boss","password":"correct-horse"}`); status != http.StatusOK {
+		t.Fatalf("SignIn: %d %v", status, answer)
+	}
+	if status, _ := r.call("AuthService/SetUp", strings.Replace(setUp, "acme", "other", 1)); status == http.StatusOK {
+		t.Fatal("the link works twice")
+	}
+	if status := r.end(syscall.SIGTERM); status != 0 {
+		t.Fatalf("exit status %d after SIGTERM:\n%s", status, r.stderr.String())
+	}
+	if strings.Contains(r.stderr.String(), found[1]) || strings.Contains(r.stderr.String(), "correct-horse") {
+		t.Fatal("the log holds a secret")
+	}
+	if again := serve(t, append(env, "SATCHEL_PUBLIC_URL="+r.base)); strings.Contains(again.printed(), "setup=") {
+		t.Fatal("a server that is set up prints a link")
+	}
+}
+
+func TestAServerRefusesADatabaseThatIsBehindUntilItIsMigrated(t *testing.T) {
+	t.Parallel()
+	env := production(t, pgtest.Empty(t))
+	_, errs, status := invoke(t, env, "serve", "--listen=127.0.0.1:0")
+	if status != 1 || !strings.Contains(errs, "satchel migrate") {
+		t.Fatalf("exit status %d: %s", status, errs)
+	}
+	if out := must(t, env, "migrate", "--dry-run"); !strings.HasPrefix(out, "Pending: ") {
+		t.Fatalf("migrate --dry-run: %s", out)
+	}
+	if out := must(t, env, "migrate"); !strings.HasPrefix(out, "Applied: ") {
+		t.Fatalf("migrate: %s", out)
+	}
+	if out := must(t, env, "migrate"); out != "The database is up to date.\n" {
+		t.Fatalf("migrate again: %s", out)
+	}
+	r := serve(t, env, "--public-url=http://127.0.0.1:1/")
+	if !strings.Contains(r.printed(), "http://127.0.0.1:1/#setup=") {
+		t.Fatalf("the link does not have the public address:\n%s", r.printed())
+	}
+}
+
+func TestAnOperatorMakesOrganisationsAndPeopleWhoCanSignIn(t *testing.T) {
+	t.Parallel()
+	env := production(t, pgtest.URL(t))
+	database := env[:1] // that is all these commands take
+	out := must(t, database, "org", "create", "acme", "--name=Acme", "--admin=boss")
+	made := regexp.MustCompile(`shown only now: (\S+)`)
+	boss := made.FindStringSubmatch(out)
+	if boss == nil {
+		t.Fatalf("no password in %q", out)
+	}
+	must(t, database, "user", "add", "acme", "li", "--role=rep")
+	reset := made.FindStringSubmatch(must(t, database, "user", "reset", "acme", "li"))
+	if reset == nil {
+		t.Fatal("a reset gives no password")
+	}
+	for args, want := range map[string]string{
+		"org create acme":              "has this short name",
+		"user add acme li --role=rep":  "already",
+		"user add acme wu --role=king": "rep",
+		"user add none wu --role=rep":  "satchel org create",
+		"user reset acme nobody":       "satchel user add",
+	} {
+		if _, errs, status := invoke(t, database, strings.Fields(args)...); status != 1 || !strings.Contains(strings.ToLower(errs), want) {
+			t.Errorf("satchel %s: exit status %d: %s", args, status, errs)
+		}
+	}
+	r := serve(t, append(env, "SATCHEL_PUBLIC_URL=http://127.0.0.1"), "--log-level=debug", "--dev", "--demo-data=none")
+	for login, password := range map[string]string{"boss": boss[1], "li": reset[1]} {
+		if status, answer := r.call("AuthService/SignIn", `{"login":"`+login+`","password":"`+password+`"}`); status != http.StatusOK {
+			t.Errorf("%s cannot sign in: %d %v", login, status, answer)
+		}
+	}
+}
+
+func TestASecondStartIsQuickAlsoAfterAKill(t *testing.T) {
+	t.Parallel()
+	args := []string{"--dev", "--demo-data=small", "--data-dir=" + t.TempDir()}
+	serve(t, nil, args...).end(syscall.SIGKILL)
+	best := time.Hour
+	for range 3 { // the machine may be busy with other tests
+		r := serve(t, nil, args...)
+		if best = min(best, r.took); strings.Contains(r.stderr.String(), "Loading") {
+			t.Fatal("the demo company is loaded twice")
+		}
+		if status := r.end(syscall.SIGTERM); status != 0 {
+			t.Fatalf("exit status %d:\n%s", status, r.stderr.String())
+		}
+		if best < 3*time.Second {
+			return
+		}
+	}
+	t.Fatalf("the quickest of three starts took %s", best)
+}
+
+func TestADevelopmentServerTakesCallsFromEveryOriginAndAProductionServerFromNone(t *testing.T) {
+	t.Parallel()
+	allowed := func(r *running) string {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, r.base+"/satchel.v1.SyncService/Sync", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Origin", "http://localhost:5173")
+		req.Header.Set("Access-Control-Request-Method", "POST")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return resp.Header.Get("Access-Control-Allow-Origin")
+	}
+	env := production(t, pgtest.URL(t))
+	if got := allowed(serve(t, env)); got != "" {
+		t.Errorf("a production server allows %q", got)
+	}
+	if got := allowed(serve(t, env, "--dev", "--demo-data=small")); got == "" {
+		t.Error("a development server allows no origin")
+	}
+}
