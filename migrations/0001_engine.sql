@@ -106,8 +106,9 @@ CREATE TABLE history (
 );
 
 -- A device's queue: the number expected next, what the device has confirmed, the device that it was before a fork
--- (and the number at which it forked), last contact and outbox. Never trimmed; the first row that a batch, and a
--- revocation, locks. Written by syncengine.
+-- (and the number at which it forked), the lane that took its place when it forked (successor, kept on the lane of the
+-- device's sign-in), last contact and outbox. Never trimmed; the first row that a batch, and a revocation, locks.
+-- Written by syncengine.
 CREATE TABLE lane (
     org_id       uuid   NOT NULL,
     device_id    uuid   NOT NULL,
@@ -116,6 +117,7 @@ CREATE TABLE lane (
     confirmed    bigint NOT NULL DEFAULT 0,
     was          uuid,
     was_below    bigint,
+    successor    uuid,
     last_event   bigint NOT NULL DEFAULT 0,
     last_contact timestamptz,
     outbox_count integer NOT NULL DEFAULT 0,

@@ -49,6 +49,7 @@ func (s syncService) Sync(ctx context.Context, in *satchelv1.SyncRequest) (*satc
 		case len(out.Verdicts)+len(out.Directives) == 0 && out.ExpectedNumber == 0:
 			return nil, err
 		default: // the verdicts are worth more than the page; the next call asks for it again
+			out.Page = &satchelv1.Page{More: true}
 			s.log.WarnContext(ctx, "a page failed behind verdicts", "request", callOf(ctx).id, "error", causeText(err))
 		}
 	}

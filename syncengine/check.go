@@ -38,6 +38,11 @@ type settledMutation struct {
 // mutate checks and merges one mutation and keeps its verdict. The error undoes the whole batch; a refusal is a verdict.
 func (b *batch) mutate(ctx context.Context, m Mutation) error {
 	a := &attempt{b: b, m: m, rows: map[satchel.ID]*row{}, verdict: Verdict{Number: m.Number, Status: Applied}}
+	if v, done := b.before[m.ID]; done { // it was applied under the number that it had before the fork
+		v.Number = m.Number
+		b.settled = append(b.settled, settledMutation{m, v})
+		return nil
+	}
 	a.clockIn()
 	err := a.run(ctx)
 	if r, ok := errors.AsType[*Refusal](err); ok {

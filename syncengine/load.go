@@ -34,6 +34,7 @@ type lane struct {
 	next, confirmed uint64
 	was             satchel.ID
 	wasBelow        uint64
+	successor       satchel.ID // the lane that took its place
 	lastEvent       int64
 }
 
@@ -56,7 +57,7 @@ type batch struct {
 	lane    lane
 	runs    []run
 	known   *Verdict // of a system mutation that was seen
-	fork    bool
+	before  map[satchel.ID]Verdict // by random id: what the device did before it forked
 	refused map[satchel.ID]satchel.ID // record whose creation was refused → attention
 
 	rows    map[satchel.ID]*row
@@ -128,6 +129,11 @@ func (b *batch) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !b.lane.successor.IsZero() {
+		if err := b.enterFork(ctx); err != nil {
+			return err
+		}
+	}
 	return b.know(ctx)
 }
 
@@ -147,7 +153,7 @@ func (b *batch) newLane(ctx context.Context) error {
 func (b *batch) readLoad(res pgx.BatchResults) error {
 	if b.source == nil {
 		l := &b.lane
-		err := res.QueryRow().Scan(&l.person, &l.next, &l.confirmed, &l.was, &l.wasBelow, &l.lastEvent)
+		err := res.QueryRow().Scan(&l.person, &l.next, &l.confirmed, &l.was, &l.wasBelow, &l.successor, &l.lastEvent)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return errNoLane
 		}
@@ -158,10 +164,7 @@ func (b *batch) readLoad(res pgx.BatchResults) error {
 		if err != nil {
 			return err
 		}
-		if b.runs, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (v run, err error) {
-			err = r.Scan(&v.first, &v.ids, &v.verdicts, &v.seq)
-			return v, err
-		}); err != nil {
+		if b.runs, err = pgx.CollectRows(rows, scanRun); err != nil {
 			return err
 		}
 	} else {
@@ -329,6 +332,9 @@ func (b *batch) fetch(ctx context.Context, sql string, ids []satchel.ID) error {
 // forked tells whether the device's numbering is not the one that the server knows: a known number with another
 // random id, or a number below next of which no run is kept (S3).
 func (b *batch) forked() bool {
+	if b.lane.fresh() && b.in.Mutations[0].Number != 1 {
+		return true // it was told to take this lane's id and did not hear it
+	}
 	for i := range b.in.Mutations {
 		m := &b.in.Mutations[i]
 		if m.Number >= b.lane.next {

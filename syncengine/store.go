@@ -36,7 +36,7 @@ const sqlNewLane = `-- syncengine.NewLane
 INSERT INTO lane (org_id, device_id, person_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
 
 const sqlLockLane = `-- syncengine.LockLane
-SELECT person_id, next, confirmed, was, coalesce(was_below, 0), last_event
+SELECT person_id, next, confirmed, was, coalesce(was_below, 0), successor, last_event
 FROM lane WHERE org_id = $1 AND device_id = $2 FOR UPDATE`
 
 // Runs hold at most MaxBatch mutations, so the run of a number begins less than MaxBatch before it.

@@ -136,7 +136,7 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 	}
 	a.Approval.Register()
 	if a.Server, err = server.New(server.Config{
-		Engine: a.Engine, Identity: a.Identity, Media: a.Media, Push: addresses{a.Push}, Approval: approvals{a.Approval}, Ready: a.ready,
+		Engine: a.Engine, Forker: a.Engine, Identity: a.Identity, Media: a.Media, Push: addresses{a.Push}, Approval: approvals{a.Approval}, Ready: a.ready,
 		Origins: cfg.Origins, TrustProxy: cfg.TrustProxy, TLSCert: cfg.TLSCert, TLSKey: cfg.TLSKey,
 		MetricsPublic: cfg.MetricsPublic, Dev: cfg.Dev, DrainDelay: cfg.DrainDelay, Tracer: cfg.Tracer, Now: now, Logger: log,
 	}); err != nil {

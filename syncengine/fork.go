@@ -1,0 +1,112 @@
+package syncengine
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/jackc/pgx/v5"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/internal/pg"
+)
+
+const sqlForkLane = `-- syncengine.ForkLane
+INSERT INTO lane (org_id, device_id, person_id, was, was_below, last_event) VALUES ($1, $2, $3, $4, $5, $6)`
+
+const sqlSucceed = `-- syncengine.Succeed
+UPDATE lane SET successor = $3 WHERE org_id = $1 AND device_id = $2`
+
+// What the device did before it forked, by random id.
+const sqlRunsOfIDs = `-- syncengine.RunsOfIDs
+SELECT first, ids, verdicts, seq FROM ledger WHERE org_id = $1 AND device_id = $2 AND ids && $3`
+
+// fresh tells whether a fork's lane has taken nothing yet: the device may not have heard of it.
+func (l lane) fresh() bool { return !l.was.IsZero() && l.next == 1 }
+
+// ForkDevice gives a device whose numbering is not the server's (a phone restored from a backup, or cloned) a new id,
+// under which it numbers its pending mutations anew (S3). Its session stays that of its sign-in. Asked again before
+// the device used the id, it gives the same one.
+func (e *Engine) ForkDevice(ctx context.Context, p *satchel.Principal) (id satchel.ID, err error) {
+	err = e.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		lock := func(device satchel.ID) (l lane, err error) {
+			err = tx.QueryRow(ctx, sqlLockLane, p.Org, device).
+				Scan(&l.person, &l.next, &l.confirmed, &l.was, &l.wasBelow, &l.successor, &l.lastEvent)
+			return l, err
+		}
+		root, err := lock(p.Device)
+		if err != nil {
+			return err
+		}
+		current, l := p.Device, root
+		if !root.successor.IsZero() {
+			current = root.successor
+			if l, err = lock(current); err != nil {
+				return err
+			}
+		}
+		if l.fresh() {
+			id = current
+			return nil
+		}
+		id = satchel.NewID()
+		if _, err := tx.Exec(ctx, sqlForkLane, p.Org, id, l.person, current, int64(l.next), l.lastEvent); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, sqlSucceed, p.Org, p.Device, id)
+		return err
+	})
+	return id, pg.ToError(err)
+}
+
+// enterFork goes on in the lane that took the place of the device's first one, and finds what the device had done
+// before: a random id that the kept runs know gets its verdict.
+func (b *batch) enterFork(ctx context.Context) error {
+	b.device = b.lane.successor
+	first, last := b.in.Mutations[0].Number, b.in.Mutations[len(b.in.Mutations)-1].Number
+	l := lane{}
+	if err := b.tx.QueryRow(ctx, sqlLockLane, b.orgID, b.device).
+		Scan(&l.person, &l.next, &l.confirmed, &l.was, &l.wasBelow, &l.successor, &l.lastEvent); err != nil {
+		return err
+	}
+	b.lane = l
+	ids := make([]satchel.ID, len(b.in.Mutations))
+	for i := range b.in.Mutations {
+		ids[i] = b.in.Mutations[i].ID
+	}
+	rows, err := b.tx.Query(ctx, sqlRuns, b.orgID, b.device, int64(first)-MaxBatch, int64(last))
+	if err != nil {
+		return err
+	}
+	if b.runs, err = pgx.CollectRows(rows, scanRun); err != nil {
+		return err
+	}
+	if rows, err = b.tx.Query(ctx, sqlRunsOfIDs, b.orgID, b.lane.was, ids); err != nil {
+		return err
+	}
+	old, err := pgx.CollectRows(rows, scanRun)
+	if err != nil {
+		return err
+	}
+	b.before = map[satchel.ID]Verdict{}
+	for _, r := range old {
+		verdicts := make([]Verdict, len(r.ids))
+		if len(r.verdicts) > 0 {
+			if err := json.Unmarshal(r.verdicts, &verdicts); err != nil {
+				return err
+			}
+		}
+		for i, id := range r.ids {
+			v := Verdict{Status: Applied}
+			if len(r.verdicts) > 0 && i < len(verdicts) {
+				v = verdicts[i]
+			}
+			b.before[id] = v
+		}
+	}
+	return nil
+}
+
+func scanRun(r pgx.CollectableRow) (v run, err error) {
+	err = r.Scan(&v.first, &v.ids, &v.verdicts, &v.seq)
+	return v, err
+}
