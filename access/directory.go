@@ -105,6 +105,19 @@ func (d *Directory) Holder(role string, person satchel.ID) (Person, bool) {
 	return Person{}, false
 }
 
+// Anywhere finds who holds a role in whatever team, except these people, nobody disabled. Where several do, the one with
+// the lowest id. It gives false when there is none.
+func (d *Directory) Anywhere(role string, except ...satchel.ID) (Person, bool) {
+	var best Person
+	for _, p := range d.people {
+		if !p.Disabled && slices.Contains(p.Roles, role) && !slices.Contains(except, p.ID) &&
+			(best.ID.IsZero() || slices.Compare(p.ID[:], best.ID[:]) < 0) {
+			best = p
+		}
+	}
+	return best, !best.ID.IsZero()
+}
+
 func sortIDs(ids []satchel.ID) {
 	slices.SortFunc(ids, func(a, b satchel.ID) int { return slices.Compare(a[:], b[:]) })
 }
