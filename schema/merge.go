@@ -59,7 +59,7 @@ type Change struct {
 type Merged struct {
 	Record      *Record  // the record as it stands now; the one given when nothing changed
 	Changed     []Change // what took effect
-	Overwritten []Value  // values of others, unseen by the editor, that lost to this edit
+	Overwritten []Value  // values of others (nil = cleared), unseen by the editor, that lost to this edit or delete
 	Lost        []Value  // offered values that do not stand
 	Conflicted  bool     // a person must choose
 	Revived     bool     // the record was deleted and lives again
@@ -68,7 +68,8 @@ type Merged struct {
 // Merge settles an edit against the record as it stands: pure, and the same whatever order the paths come in. A path
 // conflicts if it was changed by others since the editor's base, and to another value; its policy settles it. Where
 // the merged record breaks a check of its kind, the paths that met a concurrent change fall back to the standing
-// values; where it still does, the edit is refused with the problem and nothing of it stands.
+// values; where it still does, the edit is refused with the problem and nothing of it stands. The fields must have
+// passed CheckFields, and Sets and Increments name fields of their types.
 func Merge(k *Kind, standing *Record, e Edit) (Merged, *Problem) {
 	if standing.Deleted && k.Delete == DeleteWins {
 		return Merged{Record: standing}, &Problem{Reason: satchel.ReasonRecordDeleted, Detail: "the record was deleted; records of this kind stay deleted"}
@@ -87,26 +88,27 @@ func Merge(k *Kind, standing *Record, e Edit) (Merged, *Problem) {
 		}
 		m.out.Conflicted = true
 	}
-	if len(m.out.Changed) == 0 && !m.out.Revived {
+	if len(m.out.Changed) == 0 && !m.out.Revived && !m.restamped {
 		m.out.Record = standing
 	}
 	return m.out, nil
 }
 
 // MergeDelete settles a delete. With EditWins, a record that others changed since the base stays and a person must
-// choose (Conflicted).
+// choose (Conflicted). With DeleteWins it goes, and Overwritten names what others had written unseen.
 func MergeDelete(k *Kind, standing *Record, e Edit) Merged {
 	if standing.Deleted {
 		return Merged{Record: standing}
 	}
 	m := newMerge(k, standing, e, false)
-	if k.Delete != DeleteWins {
-		unseen := !m.seen(created)
-		for path := range standing.Stamps {
-			unseen = unseen || !m.seen(path)
-		}
-		if unseen {
-			return Merged{Record: standing, Conflicted: true}
+	unseen := m.unseen()
+	if k.Delete != DeleteWins && len(unseen) > 0 {
+		return Merged{Record: standing, Conflicted: true}
+	}
+	for _, path := range unseen {
+		if f := k.fields[path]; f != nil {
+			m.out.Overwritten = append(m.out.Overwritten,
+				Value{Path: path, Value: standing.Data[path], Policy: f.Merge, By: m.stamp(path)})
 		}
 	}
 	m.out.Record.Deleted = true
@@ -136,12 +138,13 @@ func New(k *Kind, id satchel.ID, author satchel.ID, rev uint64, e Edit) (*Record
 
 // merge is one run of Merge.
 type merge struct {
-	kind     *Kind
-	old      *Record
-	edit     Edit
-	yield    bool // concurrent paths fall back to the standing value, whatever their policy
-	fellBack bool
-	out      Merged
+	kind      *Kind
+	old       *Record
+	edit      Edit
+	yield     bool // concurrent paths fall back to the standing value, whatever their policy
+	fellBack  bool
+	restamped bool // a stamp moved although no value did
+	out       Merged
 }
 
 func newMerge(k *Kind, standing *Record, e Edit, yield bool) *merge {
@@ -161,7 +164,9 @@ func (m *merge) run() *Problem {
 		switch {
 		case !given:
 		case f.Type == Set:
-			m.setEdit(f, diffSet(m.old.Data[f.Name], offered))
+			if p := m.setEdit(f, m.diffSet(f, offered)); p != nil {
+				return p
+			}
 		case f.Group != "":
 			groups[f.Group] = append(groups[f.Group], f)
 		case !Equal(m.old.Data[f.Name], offered):
@@ -177,7 +182,9 @@ func (m *merge) run() *Problem {
 		m.group(name, groups[name])
 	}
 	for _, s := range m.edit.Sets {
-		m.setEdit(m.kind.Field(s.Field), s)
+		if p := m.setEdit(m.kind.Field(s.Field), s); p != nil {
+			return p
+		}
 	}
 	for _, inc := range m.edit.Increments {
 		if p := m.increment(m.kind.Field(inc.Field), inc.By); p != nil {
@@ -208,105 +215,86 @@ func (m *merge) group(name string, offered []*Field) {
 // settle lets the offered fields stand or fall together; unit has the fields whose stamps decide.
 func (m *merge) settle(policy Policy, offered, unit []*Field) {
 	var rival Stamp // the latest change that the editor had not seen
-	concurrent := false
-	for _, f := range unit {
-		if !m.seen(f.Name) {
-			s := m.stamp(f.Name)
-			if !concurrent || later(s, rival) {
-				rival = s
-			}
-			concurrent = true
-		}
-	}
 	mine := m.myStamp()
-	wins := true
-	switch {
-	case policy == Immutable:
-		wins = m.old.Data[offered[0].Name] == nil
-	case !concurrent:
-	case m.yield:
-		wins, m.fellBack = false, true
-	case policy == ServerWins:
-		wins = false
-	case policy == Ask:
-		wins, m.out.Conflicted = false, true
-	case policy == Min:
-		wins = compare(m.edit.Fields[offered[0].Name], m.old.Data[offered[0].Name]) < 0
-	case policy == Max:
-		wins = compare(m.edit.Fields[offered[0].Name], m.old.Data[offered[0].Name]) > 0
-	default:
-		wins = later(mine, rival)
-	}
-	for _, f := range offered {
-		if !wins {
-			m.out.Lost = append(m.out.Lost, Value{Path: f.Name, Value: m.edit.Fields[f.Name], Policy: policy, By: mine})
+	concurrent, torn := false, false
+	for _, f := range unit {
+		if m.seen(f.Name) {
+			// What saw a value is later than it, whatever the clocks say (S7).
+			mine.At = max(mine.At, m.stamp(f.Name).At+1)
 			continue
 		}
-		if !m.seen(f.Name) && m.old.Data[f.Name] != nil {
+		s := m.stamp(f.Name)
+		if !concurrent || later(s, rival) {
+			rival = s
+		}
+		concurrent = true
+		// Others changed a member of the group that the edit leaves alone: both together would be a record that
+		// nobody wrote, and what the editor saw there is not known here.
+		if _, given := m.edit.Fields[f.Name]; !given {
+			torn = true
+		}
+	}
+	if !m.winsOver(policy, concurrent, torn, mine, rival, offered) {
+		for _, f := range offered {
+			m.out.Lost = append(m.out.Lost, Value{Path: f.Name, Value: m.edit.Fields[f.Name], Policy: policy, By: mine})
+		}
+		return
+	}
+	for _, f := range offered {
+		if _, changed := m.old.Stamps[f.Name]; !m.seen(f.Name) && (changed || m.old.Data[f.Name] != nil) {
 			m.out.Overwritten = append(m.out.Overwritten,
 				Value{Path: f.Name, Value: m.old.Data[f.Name], Policy: policy, By: m.stamp(f.Name)})
 		}
-		m.put(f.Name, m.edit.Fields[f.Name])
+		m.put(f.Name, m.edit.Fields[f.Name], mine)
 	}
 }
 
-// put lets a value stand. An edit that saw the value that it replaces is later than it, whatever the clocks say (S7).
-func (m *merge) put(path string, v any) {
+// winsOver tells whether the offered values come to stand.
+func (m *merge) winsOver(policy Policy, concurrent, torn bool, mine, rival Stamp, offered []*Field) bool {
+	first := offered[0].Name
+	switch {
+	case concurrent && m.yield:
+		m.fellBack = true
+		return false
+	case policy == Immutable:
+		for _, f := range offered {
+			if m.old.Data[f.Name] != nil {
+				return false
+			}
+		}
+		return true
+	case !concurrent:
+		return true
+	case policy == ServerWins, policy == Counter:
+		return false // of a counter: whoever sets it has not seen what was added meanwhile
+	case policy == Ask:
+		m.out.Conflicted = true
+		return false
+	case policy == Min, policy == Max:
+		// No value is beyond every value: it neither wins nor stands against one.
+		v, old := m.edit.Fields[first], m.old.Data[first]
+		if v == nil || old == nil {
+			return old == nil
+		}
+		return (compare(v, old) < 0) == (policy == Min)
+	case !later(mine, rival):
+		return false
+	case torn:
+		m.out.Conflicted = true
+		return false
+	}
+	return true
+}
+
+// put lets a value stand.
+func (m *merge) put(path string, v any, by Stamp) {
 	m.out.Changed = append(m.out.Changed, Change{Path: path, Before: m.out.Record.Data[path]})
 	if v == nil {
 		delete(m.out.Record.Data, path)
 	} else {
 		m.out.Record.Data[path] = v
 	}
-	s := m.myStamp()
-	if m.seen(path) {
-		s.At = max(s.At, m.stamp(path).At+1)
-	}
-	m.out.Record.Stamps[path] = s
-}
-
-// setEdit adds and removes elements; an add wins over a remove that had not seen it.
-func (m *merge) setEdit(f *Field, e SetEdit) {
-	before := m.out.Record.Data[f.Name]
-	elements := elementsOf(before)
-	changed := false
-	for _, el := range e.Remove {
-		at, present := slices.BinarySearch(elements, el)
-		if !present || slices.Contains(e.Add, el) {
-			continue
-		}
-		path := f.Name + "/" + el
-		if !m.seen(path) {
-			m.out.Lost = append(m.out.Lost, Value{Path: path, Policy: SetMerge, By: m.myStamp()})
-			continue
-		}
-		elements = slices.Delete(elements, at, at+1)
-		delete(m.out.Record.Stamps, path)
-		changed = true
-	}
-	for _, el := range e.Add {
-		at, present := slices.BinarySearch(elements, el)
-		if !present {
-			elements = slices.Insert(elements, at, el)
-			changed = true
-		}
-		// Also when it is there already: a remove that has not seen this add must lose to it.
-		m.out.Record.Stamps[f.Name+"/"+el] = m.myStamp()
-		changed = true
-	}
-	if !changed {
-		return
-	}
-	m.out.Changed = append(m.out.Changed, Change{Path: f.Name, Before: before})
-	if len(elements) == 0 {
-		delete(m.out.Record.Data, f.Name)
-		return
-	}
-	list := make([]any, len(elements))
-	for i, el := range elements {
-		list[i] = el
-	}
-	m.out.Record.Data[f.Name] = list
+	m.out.Record.Stamps[path] = by
 }
 
 // increment adds to a counter; deltas never conflict.
@@ -322,14 +310,52 @@ func (m *merge) increment(f *Field, by int64) *Problem {
 	if by == 0 {
 		return nil
 	}
-	m.out.Changed = append(m.out.Changed, Change{Path: f.Name, Before: before})
-	m.out.Record.Data[f.Name] = json.Number(strconv.FormatInt(sum+by, 10))
-	m.out.Record.Stamps[f.Name] = m.myStamp()
+	if m.yield && !m.seen(f.Name) {
+		m.fellBack = true
+		m.out.Lost = append(m.out.Lost, Value{Path: f.Name, Value: map[string]any{"by": json.Number(strconv.FormatInt(by, 10))},
+			Policy: Counter, By: m.myStamp()})
+		return nil
+	}
+	m.put(f.Name, json.Number(strconv.FormatInt(sum+by, 10)), m.stampOver(f.Name))
 	return nil
 }
 
+// myStamp is the editor's stamp: later than the creation, where he had seen the record.
 func (m *merge) myStamp() Stamp {
-	return Stamp{Rev: m.out.Record.Rev, At: m.edit.At, Device: m.edit.Device, Number: m.edit.Number}
+	s := Stamp{Rev: m.out.Record.Rev, At: m.edit.At, Device: m.edit.Device, Number: m.edit.Number}
+	if c, ok := m.old.Stamps[created]; ok && m.seen(created) {
+		s.At = max(s.At, c.At+1)
+	}
+	return s
+}
+
+// isMine tells whether a stamp is of this very edit, sent again or in an earlier op of its mutation.
+func (m *merge) isMine(s Stamp) bool {
+	return !s.Device.IsZero() && s.Device == m.edit.Device && s.Number == m.edit.Number
+}
+
+// stampOver is the editor's stamp on a path: later than what was seen there, whatever the clocks say (S7).
+func (m *merge) stampOver(path string) Stamp {
+	s := m.myStamp()
+	if m.seen(path) {
+		s.At = max(s.At, m.stamp(path).At+1)
+	}
+	return s
+}
+
+// unseen lists, sorted, the paths that others changed since the editor's base.
+func (m *merge) unseen() []string {
+	var out []string
+	if !m.seen(created) {
+		out = append(out, created)
+	}
+	for path := range m.old.Stamps {
+		if path != created && !m.seen(path) {
+			out = append(out, path)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // stamp gives the stamp of a path as the record stood before the edit.
@@ -365,47 +391,8 @@ func later(a, b Stamp) bool {
 	return slices.Compare(a.Device[:], b.Device[:]) > 0
 }
 
-// diffSet turns a whole new set into what was added to and removed from the standing one.
-func diffSet(standing, offered any) SetEdit {
-	old, next := elementsOf(standing), elementsOf(offered)
-	var e SetEdit
-	for _, el := range next {
-		if _, ok := slices.BinarySearch(old, el); !ok {
-			e.Add = append(e.Add, el)
-		}
-	}
-	for _, el := range old {
-		if !slices.Contains(next, el) {
-			e.Remove = append(e.Remove, el)
-		}
-	}
-	return e
-}
-
-// elementsOf gives a set's elements, sorted.
-func elementsOf(v any) []string {
-	list, _ := v.([]any)
-	out := make([]string, 0, len(list))
-	for _, el := range list {
-		if s, ok := el.(string); ok {
-			out = append(out, s)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// compare orders two values of an ordered type; an absent value is below every other.
+// compare orders two values of an ordered type.
 func compare(a, b any) int {
-	if a == nil || b == nil {
-		switch {
-		case a == nil && b == nil:
-			return 0
-		case a == nil:
-			return -1
-		}
-		return 1
-	}
 	if x, ok := a.(json.Number); ok {
 		if y, ok := b.(json.Number); ok {
 			return compareNumbers(x, y)
