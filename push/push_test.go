@@ -454,3 +454,30 @@ func TestANoticeThatIsADayOldKnocksNoMore(t *testing.T) {
 	w.sent(0)
 	w.want("gave_up")
 }
+
+// movingSender finds an address dead just after the phone signed in as somebody else.
+type movingSender struct{ move func() }
+
+func (s movingSender) Send(context.Context, push.Message) push.Result {
+	s.move()
+	return push.Result{Answer: push.AddressDead}
+}
+
+func TestAnAddressThatMovedWhileItWasFoundDeadIsKeptForItsNewPerson(t *testing.T) {
+	t.Parallel()
+	w := &world{World: enginetest.New(t), t: t}
+	var err error
+	w.push, err = push.New(push.Config{Pool: w.Pool, Engine: w.Engine, Jobs: w.Jobs, Now: w.Now, Senders: map[string]push.Sender{
+		push.FCMKind: movingSender{func() { w.address("Ben", "shared", "en") }}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.push.Register()
+	w.address("Ann", "shared", "en")
+	w.notify("Ann")
+	w.Step()
+	w.want("dead")
+	if w.addresses() != 1 {
+		t.Error("the new person's address was deleted")
+	}
+}
