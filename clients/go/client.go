@@ -184,6 +184,10 @@ func (c *Client) update(ctx context.Context, step string, fn func(Tx) error) err
 	return err
 }
 
+// protocolVersion is the version of docs/protocol.md that this client speaks. A server that no longer speaks it answers
+// CLIENT_TOO_OLD.
+const protocolVersion = "1"
+
 // call makes one call with the session's token, and once more with a fresh one when it had expired.
 func call[Req, Res any](ctx context.Context, c *Client, timeout time.Duration, rpc func(context.Context, *Req) (*Res, error), req *Req) (*Res, error) {
 	token := c.accessToken()
@@ -209,6 +213,7 @@ func bare[Req, Res any](ctx context.Context, c *Client, timeout time.Duration, t
 	if token != "" {
 		info.RequestHeader().Set("Authorization", "Bearer "+token)
 	}
+	info.RequestHeader().Set("Satchel-Protocol", protocolVersion)
 	if c.cfg.Language != "" {
 		info.RequestHeader().Set("Accept-Language", c.cfg.Language)
 	}
