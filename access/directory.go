@@ -66,19 +66,25 @@ func (d *Directory) Below(team satchel.ID) []satchel.ID {
 	if _, known := d.parents[team]; !known {
 		return nil
 	}
+	seen := map[satchel.ID]bool{team: true} // a tree that is none, with a cycle, is walked once
 	out := []satchel.ID{team}
-	for i, depth := 0, 0; i < len(out) && depth < len(d.teams)+1; i, depth = i+1, depth+1 {
-		out = append(out, d.children[out[i]]...)
+	for i := 0; i < len(out); i++ {
+		for _, child := range d.children[out[i]] {
+			if !seen[child] {
+				seen[child] = true
+				out = append(out, child)
+			}
+		}
 	}
 	sortIDs(out)
-	return slices.Compact(out)
+	return out
 }
 
-// Above gives a team and the teams above it, nearest first.
+// Above gives a team and the teams above it, nearest first, at most MaxDepth.
 func (d *Directory) Above(team satchel.ID) []satchel.ID {
 	var out []satchel.ID
 	for range MaxDepth {
-		if _, known := d.parents[team]; !known {
+		if _, known := d.parents[team]; !known || slices.Contains(out, team) {
 			break
 		}
 		out = append(out, team)

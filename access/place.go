@@ -9,7 +9,8 @@ import (
 	"github.com/satchel-sync/satchel/schema"
 )
 
-// MaxBucketsPerRecord bounds in how many buckets one record lies; MaxBucketsPerPerson how many one person follows.
+// MaxBucketsPerRecord bounds in how many buckets one record lies (schema refuses a kind that names more);
+// MaxBucketsPerPerson how many one person follows.
 const (
 	MaxBucketsPerRecord = 8
 	MaxBucketsPerPerson = 1000
@@ -38,15 +39,16 @@ func TeamStem(team satchel.ID) string { return "team:" + team.String() }
 const OrgStem = "org"
 
 // Place tells in which buckets a record lies: a pure function of the record, its parent's owner (zero = it has no
-// parent or the parent no owner) and the directory. Sorted, without doubles, at most MaxBucketsPerRecord. A deleted
-// record stays where it was placed by its last values, so that its tombstone reaches who had it.
+// parent or the parent no owner) and the directory. Sorted, without doubles, never nil. Each entry of the kind's
+// Buckets gives at most one, and a schema with more than MaxBucketsPerRecord of them is refused at publish, so nothing
+// is cut here. A deleted record stays where it was placed by its last values, so that its tombstone reaches who had it.
 func Place(k *schema.Kind, r *schema.Record, parentOwner satchel.ID, d *Directory, zone *time.Location) []Bucket {
 	month := ""
 	if k.Fact {
 		month = time.UnixMilli(r.EventMS).In(zone).Format("2006-01")
 	}
 	owner := r.OwnerID(k)
-	var out []Bucket
+	out := make([]Bucket, 0, len(k.Buckets))
 	own := func(person satchel.ID) {
 		if !person.IsZero() {
 			out = append(out, Bucket{OwnStem(person), month})
@@ -69,8 +71,7 @@ func Place(k *schema.Kind, r *schema.Record, parentOwner satchel.ID, d *Director
 		}
 	}
 	slices.SortFunc(out, compareBuckets)
-	out = slices.Compact(out)
-	return out[:min(len(out), MaxBucketsPerRecord)]
+	return slices.Compact(out)
 }
 
 func compareBuckets(a, b Bucket) int {

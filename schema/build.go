@@ -128,6 +128,8 @@ func (b *builder) links(k *Kind) {
 			b.bad(place, "the bucket %q must name a reference field with target person", bucket)
 		case bucket == "parent_owner" && k.Parent == "":
 			b.bad(place, "the bucket parent_owner needs parent")
+		case bucket == "team" && !slices.Contains(k.Buckets, "owner"):
+			b.bad(place, "the bucket team needs owner: by it the records of who changes teams are found")
 		case !named && !slices.Contains([]string{"owner", "team", "org", "parent_owner"}, bucket):
 			b.bad(place, "unknown bucket %q; the buckets are owner, team, org, parent_owner and field:NAME", bucket)
 		}
