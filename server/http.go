@@ -44,7 +44,7 @@ func (s *Server) calls(next http.Handler) http.Handler {
 				limit = maxOpenBody
 			}
 			c.body = &boundedBody{c: c, body: r.Body, left: limit, announced: r.ContentLength, limit: limit,
-				begin: time.Now(), framed: strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")}
+				begin: time.Now(), grace: s.grace, framed: strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")}
 			r.Body = c.body
 		}
 		rec := &statusWriter{ResponseWriter: w}
@@ -163,6 +163,7 @@ type boundedBody struct {
 	left      int64
 	announced int64 // Content-Length; -1 = unknown
 	begin     time.Time
+	grace     time.Duration
 	framed    bool // gRPC: the body begins with five bytes that tell the message's length
 	prefix    []byte
 	done      bool
@@ -206,7 +207,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func (b *boundedBody) read(p []byte) (int, error) {
 	if !b.done {
 		// Fails where the server has no deadlines (a test without a network); then there is nobody slow either.
-		_ = b.c.response.SetReadDeadline(b.begin.Add(bodyGrace + time.Duration((b.limit-b.left)/bodyRate)*time.Second))
+		_ = b.c.response.SetReadDeadline(b.begin.Add(b.grace + time.Duration((b.limit-b.left)/bodyRate)*time.Second))
 	}
 	if int64(len(p)) > b.left+1 {
 		p = p[:b.left+1]

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,22 +40,23 @@ func (s *Server) routes() (http.Handler, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(satchelv1connect.NewSyncServiceHandler(syncService{s, validator}, options...))
-	mux.Handle(satchelv1connect.NewAuthServiceHandler(authService{s}, options...))
-	mux.Handle(satchelv1connect.NewDirectoryServiceHandler(directoryService{s}, options...))
-	mux.Handle(satchelv1connect.NewDeviceServiceHandler(deviceService{s}, options...))
-	mux.Handle(satchelv1connect.NewSchemaServiceHandler(schemaService{s}, options...))
+	serve := func(path string, h http.Handler) { mux.Handle(path, s.knownOnly(h)) }
+	serve(satchelv1connect.NewSyncServiceHandler(syncService{s, validator}, options...))
+	serve(satchelv1connect.NewAuthServiceHandler(authService{s}, options...))
+	serve(satchelv1connect.NewDirectoryServiceHandler(directoryService{s}, options...))
+	serve(satchelv1connect.NewDeviceServiceHandler(deviceService{s}, options...))
+	serve(satchelv1connect.NewSchemaServiceHandler(schemaService{s}, options...))
 	if s.cfg.Media != nil {
-		mux.Handle(satchelv1connect.NewMediaServiceHandler(mediaService{s}, options...))
+		serve(satchelv1connect.NewMediaServiceHandler(mediaService{s}, options...))
 		mux.Handle(media.UploadPattern, s.cfg.Media.UploadHandler())
 		mux.Handle(media.BlobPattern, s.cfg.Media.BlobHandler())
 	} else {
-		mux.Handle(satchelv1connect.NewMediaServiceHandler(satchelv1connect.UnimplementedMediaServiceHandler{}, options...))
+		serve(satchelv1connect.NewMediaServiceHandler(satchelv1connect.UnimplementedMediaServiceHandler{}, options...))
 	}
 	if s.cfg.Approval != nil {
-		mux.Handle(satchelv1connect.NewApprovalServiceHandler(approvalService{s}, options...))
+		serve(satchelv1connect.NewApprovalServiceHandler(approvalService{s}, options...))
 	} else {
-		mux.Handle(satchelv1connect.NewApprovalServiceHandler(satchelv1connect.UnimplementedApprovalServiceHandler{}, options...))
+		serve(satchelv1connect.NewApprovalServiceHandler(satchelv1connect.UnimplementedApprovalServiceHandler{}, options...))
 	}
 	if s.cfg.Dev {
 		reflector := grpcreflect.NewStaticReflector(services()...)
@@ -232,13 +234,29 @@ func pageHandler() (http.Handler, error) {
 	}), nil
 }
 
-// pageOrUnknown serves the page to browsers, and tells an app that names an unknown procedure so, in its own protocol.
+// knownOnly lets only procedures of the contract through to a service.
+func (s *Server) knownOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !slices.Contains(s.procedures, r.URL.Path) {
+			s.unknown(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// unknown tells an app in its own protocol that there is no such procedure.
+func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
+	err := connect.NewError(connect.CodeUnimplemented, errors.New("there is no such procedure: is the app newer than the server?"))
+	_ = connect.NewErrorWriter().Write(w, r, s.fail(r.Context(), err)) // who hung up asks again
+}
+
+// pageOrUnknown serves the page to browsers.
 func (s *Server) pageOrUnknown(page http.Handler) http.Handler {
-	writer := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case r.Method == http.MethodPost && writer.IsSupported(r):
-			_ = writer.Write(w, r, s.fail(r.Context(), connect.NewError(connect.CodeUnimplemented, errors.New("there is no such procedure"))))
+		case r.Method == http.MethodPost:
+			s.unknown(w, r)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
 			plain(w, http.StatusMethodNotAllowed, "method not allowed")

@@ -161,6 +161,7 @@ type Server struct {
 	drain      context.Context
 	endWaits   context.CancelFunc
 	draining   atomic.Bool
+	grace      time.Duration // bodyGrace; less in a test
 	contacts   *contacts
 }
 
@@ -179,7 +180,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, metrics: newMetrics()}
+	s := &Server{cfg: cfg, log: cfg.Logger, metrics: newMetrics(), grace: bodyGrace}
 	s.drain, s.endWaits = context.WithCancel(context.Background())
 	s.contacts = newContacts(cfg.Engine, cfg.Now, cfg.Logger)
 	if cfg.TLSCert != "" {

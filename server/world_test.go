@@ -39,7 +39,9 @@ type world struct {
 	pool  *pgxpool.Pool
 	url   string
 	log   *lockedBuffer
-	clock atomic.Int64 // milliseconds
+	clock atomic.Int64  // milliseconds
+	stop  func()        // tells the server to end
+	ended chan struct{} // closed when it has ended
 }
 
 type lockedBuffer struct {
@@ -62,6 +64,12 @@ func (l *lockedBuffer) String() string {
 func newWorld(t *testing.T, adjust ...func(*app.Config)) *world {
 	t.Helper()
 	t.Parallel()
+	return newWorldNow(t, adjust...)
+}
+
+// newWorldNow is newWorld for a test that is parallel already.
+func newWorldNow(t *testing.T, adjust ...func(*app.Config)) *world {
+	t.Helper()
 	w := &world{t: t, pool: pgtest.New(t), log: &lockedBuffer{}}
 	w.clock.Store(time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC).UnixMilli())
 	cfg := app.Config{
@@ -86,26 +94,29 @@ func newWorld(t *testing.T, adjust ...func(*app.Config)) *world {
 		}
 	}
 	if cfg.TLSCert == "" {
-		w.url = "http://" + w.serve(t.Context())
+		w.url = "http://" + w.serve()
 	}
 	return w
 }
 
-// serve runs the server on a port until ctx or the test ends, and gives its address.
-func (w *world) serve(ctx context.Context) string {
+// serve runs the server on a port until w.stop or the end of the test, and gives its address.
+func (w *world) serve() string {
 	w.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- w.app.Server.Serve(ctx, l) }()
-	w.t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
+	ctx, stop := context.WithCancel(context.Background())
+	w.stop, w.ended = stop, make(chan struct{})
+	go func() {
+		defer close(w.ended)
+		if err := w.app.Server.Serve(ctx, l); err != nil {
 			w.t.Error(err)
 		}
+	}()
+	w.t.Cleanup(func() {
+		stop()
+		<-w.ended
 	})
 	return l.Addr().String()
 }
@@ -292,6 +303,21 @@ func failure(t *testing.T, raw []byte) (code string, e *satchelv1.ErrorDetail) {
 	}
 	t.Fatalf("no ErrorDetail in %s", raw)
 	return "", nil
+}
+
+// eventually waits until ok gives true.
+func (w *world) eventually(what string, ok func() bool) {
+	w.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			w.t.Fatal("in vain: " + what)
+		}
+	}
 }
 
 // get answers a GET of the handler without a network.
