@@ -5,6 +5,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,7 +43,7 @@ var vendors = map[string][]string{
 	"firebase.google.com/go":             {"push"},
 	"connectrpc.com/":                    {"server", "gen", "clients/go", "internal/bench", "cmd/satchel-lab"},
 	"github.com/alecthomas/kong":         {"cmd/satchel", "cmd/satchel-lab"},
-	"modernc.org/sqlite":                 {"clients/go", "cmd/satchel-lab", "internal/sim", "internal/story"},
+	"modernc.org/sqlite":                 {"clients/go"},
 	"github.com/prometheus":              {"server"},
 	"github.com/bep/imagemeta":           {"media"},
 	"github.com/gabriel-vasile/mimetype": {"media"},
@@ -160,6 +161,18 @@ func TestOneVendorHasOneImportingPackage(t *testing.T) {
 					t.Errorf("%s imports %s, which only %v may", file, imp, allowed)
 				}
 			}
+		}
+	}
+}
+
+func TestTheProductLinksNoSQLite(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./cmd/satchel").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range strings.Fields(string(out)) {
+		if strings.HasPrefix(pkg, "modernc.org/sqlite") || strings.HasSuffix(pkg, "internal/pgtest") {
+			t.Errorf("cmd/satchel links %s", pkg)
 		}
 	}
 }

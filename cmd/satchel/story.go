@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"time"
 
+	client "github.com/satchel-sync/satchel/clients/go"
+	"github.com/satchel-sync/satchel/clients/go/memstore"
 	"github.com/satchel-sync/satchel/internal/story"
 )
 
@@ -24,7 +26,8 @@ func (demoCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	return story.Run(ctx, story.Config{Out: std.out, Child: func(ctx context.Context, c story.ChildConfig) *exec.Cmd {
+	inMemory := func(context.Context, string) (client.Store, error) { return memstore.New(), nil }
+	return story.Run(ctx, story.Config{Out: std.out, OpenStore: inMemory, Child: func(ctx context.Context, c story.ChildConfig) *exec.Cmd {
 		return exec.CommandContext(ctx, self, "story-server",
 			"--database-url="+c.DatabaseURL, "--blob-url="+c.BlobURL, "--fcm-url="+c.FCMURL,
 			"--listen="+c.Listen, "--offset="+c.Offset.String())

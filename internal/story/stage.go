@@ -16,7 +16,6 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	client "github.com/satchel-sync/satchel/clients/go"
-	"github.com/satchel-sync/satchel/clients/go/sqlitestore"
 	"github.com/satchel-sync/satchel/identity"
 	"github.com/satchel-sync/satchel/internal/app"
 	"github.com/satchel-sync/satchel/internal/devpg"
@@ -236,12 +235,12 @@ func (s *stage) strike() {
 	_ = os.RemoveAll(s.dir)
 }
 
-// phone is one person's phone: the reference client on a SQLite file.
+// phone is one person's phone: the reference client on a store of its own.
 type phone struct {
 	*client.Client
 	name    string
 	stage   *stage
-	store   *sqlitestore.Store
+	store   client.Store
 	offline atomic.Bool
 }
 
@@ -260,7 +259,7 @@ func (p *phone) RoundTrip(r *http.Request) (*http.Response, error) {
 func (s *stage) phone(ctx context.Context, name string) (*phone, error) {
 	p := &phone{name: name, stage: s}
 	var err error
-	if p.store, err = sqlitestore.Open(ctx, filepath.Join(s.dir, name+".db")); err != nil {
+	if p.store, err = s.cfg.OpenStore(ctx, filepath.Join(s.dir, name+".db")); err != nil {
 		return nil, err
 	}
 	s.phones = append(s.phones, p)

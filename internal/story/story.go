@@ -7,6 +7,8 @@ import (
 	"io"
 	"os/exec"
 	"time"
+
+	client "github.com/satchel-sync/satchel/clients/go"
 )
 
 // Config is what the story needs.
@@ -15,8 +17,9 @@ type Config struct {
 	Out io.Writer
 	// Child makes the command that runs [Child] in a process of its own.
 	Child func(ctx context.Context, cfg ChildConfig) *exec.Cmd
+	// OpenStore opens a phone's store; path is a file that it may use.
+	OpenStore func(ctx context.Context, path string) (client.Store, error)
 }
-
 
 // storyTime bounds the whole story.
 const storyTime = 3 * time.Minute

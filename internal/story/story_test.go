@@ -8,6 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	client "github.com/satchel-sync/satchel/clients/go"
+	"github.com/satchel-sync/satchel/clients/go/sqlitestore"
 )
 
 // childEnv carries the child's configuration to this test binary when it runs as the story's server.
@@ -31,7 +34,8 @@ func TestMain(m *testing.M) {
 
 func TestTheStoryIsAsTold(t *testing.T) {
 	var told bytes.Buffer
-	err := Run(t.Context(), Config{Out: &told, Child: func(ctx context.Context, cfg ChildConfig) *exec.Cmd {
+	onDisk := func(ctx context.Context, path string) (client.Store, error) { return sqlitestore.Open(ctx, path) }
+	err := Run(t.Context(), Config{Out: &told, OpenStore: onDisk, Child: func(ctx context.Context, cfg ChildConfig) *exec.Cmd {
 		raw, err := json.Marshal(cfg)
 		if err != nil {
 			t.Fatal(err)
