@@ -156,7 +156,7 @@ func problem(p *schema.Problem) error {
 	return refuse(p.Reason, path, p.Detail)
 }
 
-// create makes a record, or edits it where its author had made it already.
+// create makes a record. Where its author had made it already (a restored phone sends it again) it is an edit.
 func (a *attempt) create(ctx context.Context, k *schema.Kind, r *row, op Op) error {
 	fields, err := a.fields(k, op.Fields)
 	if err != nil {
@@ -166,7 +166,12 @@ func (a *attempt) create(ctx context.Context, k *schema.Kind, r *row, op Op) err
 		if r.rec.Author != a.b.person || a.b.person.IsZero() && !a.system {
 			return refuse(satchel.ReasonRecordExists, "", "somebody else created a record with this id")
 		}
-		return a.edit(k, r, op, fields, nil, nil)
+		for name, v := range fields {
+			if !schema.Equal(r.rec.Data[name], v) {
+				return a.patch(ctx, k, r, op) // under the rights of an edit
+			}
+		}
+		return nil
 	}
 	if !a.system && !a.b.grants.Kind(k.Name).Create {
 		return refuse(satchel.ReasonForbidden, "", "no right to create records of this kind")
