@@ -10,7 +10,7 @@ import (
 
 func TestTheDoctorIsContentWithADevelopmentServer(t *testing.T) {
 	t.Parallel()
-	args := []string{"--dev", "--data-dir=" + t.TempDir()}
+	args := []string{"--dev", "--data-dir=" + dataDir(t)}
 	must(t, nil, append([]string{"migrate"}, args...)...)
 	out, errs, status := invoke(t, nil, append([]string{"doctor"}, args...)...)
 	if status != 0 || !strings.Contains(out, "write, read, delete") || !strings.Contains(out, "up to date") {

@@ -100,7 +100,7 @@ func serve(t *testing.T, env []string, args ...string) *running {
 	}
 	addr := make(chan string, 1)
 	go r.read(out, addr)
-	t.Cleanup(func() { r.end(syscall.SIGKILL) })
+	t.Cleanup(func() { r.end(syscall.SIGTERM) }) // in good order, for a private Postgres ends with it
 	select {
 	case r.base = <-addr:
 	case <-r.ended:
@@ -167,6 +167,20 @@ func (r *running) end(sig syscall.Signal) int {
 		<-r.ended
 	}
 	return r.cmd.ProcessState.ExitCode()
+}
+
+// dataDir gives a folder for --data-dir that the user whom Postgres runs as can reach, also when the tests run as root.
+func dataDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "satchel-data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // the server that used it has ended: cleanups run backwards
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // production is the least that a production server takes.

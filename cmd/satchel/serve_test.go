@@ -75,7 +75,7 @@ func TestATakenPortIsNamedWithTheWayToChooseAnother(t *testing.T) {
 	}
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	_, errs, status := invoke(t, nil, "serve", "--dev", "--listen="+l.Addr().String(), "--data-dir="+t.TempDir())
+	_, errs, status := invoke(t, nil, "serve", "--dev", "--listen="+l.Addr().String(), "--data-dir="+dataDir(t))
 	if status != 1 || !strings.Contains(errs, "port "+port+" is taken") || !strings.Contains(errs, "make run LISTEN=") {
 		t.Fatalf("exit status %d: %s", status, errs)
 	}
@@ -168,7 +168,7 @@ func TestAnOperatorMakesOrganisationsAndPeopleWhoCanSignIn(t *testing.T) {
 
 func TestASecondStartIsQuickAlsoAfterAKill(t *testing.T) {
 	t.Parallel()
-	args := []string{"--dev", "--demo-data=small", "--data-dir=" + t.TempDir()}
+	args := []string{"--dev", "--demo-data=small", "--data-dir=" + dataDir(t)}
 	serve(t, nil, args...).end(syscall.SIGKILL)
 	best := time.Hour
 	for range 3 { // the machine may be busy with other tests
