@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	satchel "github.com/satchel-sync/satchel"
-	"github.com/satchel-sync/satchel/access"
 	"github.com/satchel-sync/satchel/schema"
 )
 
@@ -446,62 +445,4 @@ func (a *attempt) command(ctx context.Context, k *schema.Kind, op Op) error {
 		}
 	}
 	return nil
-}
-
-// row gives a record as this mutation sees it, locked; nil = there is none.
-func (a *attempt) row(ctx context.Context, id satchel.ID) (*row, error) {
-	if r, ok := a.rows[id]; ok {
-		return r, nil
-	}
-	return a.b.get(ctx, id)
-}
-
-// sees tells whether the person has the record now.
-func (a *attempt) sees(r *row) bool {
-	if a.b.grants == nil {
-		return true
-	}
-	if r.place != nil || r.stored == nil {
-		place := r.place
-		if place == nil { // made by this very mutation, which is placed at its end
-			place = access.Place(a.b.org.schema.Kind(r.rec.Kind), r.rec, r.parentOwner, a.b.org.dir, a.b.org.zone)
-		}
-		for _, f := range a.b.follow {
-			for _, b := range place {
-				if f.Stem == b.Stem && slices.Contains(f.Kinds, r.rec.Kind) {
-					return true
-				}
-			}
-		}
-		// A record of this batch whose bucket does not exist yet is in no list: its stem decides.
-		return access.Sees(access.Follow(a.b.grants, a.b.org.dir, a.b.person), r.rec.Kind, place)
-	}
-	for _, num := range r.buckets {
-		for _, f := range a.b.follow {
-			if f.Num == num && slices.Contains(f.Kinds, r.rec.Kind) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// hadAtCheckpoint tells whether the device had the record at the checkpoint whose token the mutation carries: the
-// record has, in a bucket of that view, a head that is present or that left after that seq.
-func (a *attempt) hadAtCheckpoint(ctx context.Context, id satchel.ID) (bool, error) {
-	t, ok := openToken(a.b.clock.Key, a.b.person, a.m.Token)
-	if !ok {
-		return false, nil
-	}
-	v, err := a.b.e.view(ctx, a.b.tx, a.b.orgID, t.view)
-	if err != nil || v == nil {
-		return false, err
-	}
-	nums := make([]int64, len(v.Entries))
-	for i, entry := range v.Entries {
-		nums[i] = entry.Bucket
-	}
-	var had bool
-	err = a.b.tx.QueryRow(ctx, sqlLeftSince, a.b.orgID, id, nums, int64(t.seq)).Scan(&had)
-	return had, err
 }

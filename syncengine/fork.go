@@ -3,6 +3,7 @@ package syncengine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"github.com/jackc/pgx/v5"
 
@@ -89,24 +90,28 @@ func (b *batch) enterFork(ctx context.Context) error {
 	}
 	b.before = map[satchel.ID]Verdict{}
 	for _, r := range old {
-		verdicts := make([]Verdict, len(r.ids))
-		if len(r.verdicts) > 0 {
-			if err := json.Unmarshal(r.verdicts, &verdicts); err != nil {
-				return err
-			}
-		}
 		for i, id := range r.ids {
-			v := Verdict{Status: Applied}
-			if len(r.verdicts) > 0 && i < len(verdicts) {
-				v = verdicts[i]
-			}
-			b.before[id] = v
+			b.before[id] = r.verdict(i)
 		}
 	}
 	return nil
 }
 
 func scanRun(r pgx.CollectableRow) (v run, err error) {
-	err = r.Scan(&v.first, &v.ids, &v.verdicts, &v.seq)
+	var raw []byte
+	if err = r.Scan(&v.first, &v.ids, &raw, &v.seq); err != nil || len(raw) == 0 {
+		return v, err
+	}
+	if err = json.Unmarshal(raw, &v.verdicts); err == nil && len(v.verdicts) != len(v.ids) {
+		err = errors.New("syncengine: a run has other verdicts than ids")
+	}
 	return v, err
+}
+
+// verdict gives that of the run's i-th mutation.
+func (r run) verdict(i int) Verdict {
+	if r.verdicts == nil {
+		return Verdict{Status: Applied}
+	}
+	return r.verdicts[i]
 }

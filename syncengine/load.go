@@ -24,6 +24,7 @@ type row struct {
 	buckets     []int64        // where it lies in the table
 	parent      satchel.ID
 	parentOwner satchel.ID
+	above       satchel.ID      // parentOwner as in the table
 	place       []access.Bucket // where it must lie; nil = where it lies
 	changed     bool            // the record, not only its place
 }
@@ -47,7 +48,6 @@ type batch struct {
 	orgID  satchel.ID
 	person satchel.ID // in whose name; zero = the system
 	device satchel.ID
-	roles  []string
 	now    time.Time
 
 	clock   clock
@@ -56,8 +56,8 @@ type batch struct {
 	follow  []followed
 	lane    lane
 	runs    []run
-	known   *Verdict // of a system mutation that was seen
-	before  map[satchel.ID]Verdict // by random id: what the device did before it forked
+	known   *Verdict                  // of a system mutation that was seen
+	before  map[satchel.ID]Verdict    // by random id: what the device did before it forked
 	refused map[satchel.ID]satchel.ID // record whose creation was refused → attention
 
 	rows    map[satchel.ID]*row
@@ -79,12 +79,12 @@ type batch struct {
 type run struct {
 	first    uint64
 	ids      []satchel.ID
-	verdicts []byte
+	verdicts []Verdict // nil = all APPLIED without notes
 	seq      uint64
 }
 
 func (e *Engine) newBatch(tx *pg.Tx, p *satchel.Principal, in Batch) *batch {
-	return &batch{e: e, tx: tx, in: in, orgID: p.Org, person: p.Person, device: p.Device, roles: p.Roles,
+	return &batch{e: e, tx: tx, in: in, orgID: p.Org, person: p.Person, device: p.Device,
 		now: e.cfg.Now(), rows: map[satchel.ID]*row{}, refused: map[satchel.ID]satchel.ID{}}
 }
 
@@ -92,10 +92,10 @@ func (e *Engine) newSystemBatch(tx *pg.Tx, m SystemMutation) *batch {
 	b := &batch{e: e, tx: tx, source: &m, orgID: m.Org, now: e.cfg.Now(),
 		rows: map[satchel.ID]*row{}, refused: map[satchel.ID]satchel.ID{}}
 	if m.Actor != nil {
-		b.person, b.roles = m.Actor.Person, m.Actor.Roles
+		b.person = m.Actor.Person
 	}
 	b.device = m.device
-	b.in.Mutations = []Mutation{{Number: m.number, ID: satchel.DerivedID(m.Org, m.Source+"/"+m.Key), Ops: m.Ops}}
+	b.in.Mutations = []Mutation{{Number: m.number, ID: satchel.DerivedID(m.Org, m.Source+"/"+m.Key), Ops: m.Ops, Token: m.token}}
 	return b
 }
 
@@ -113,9 +113,10 @@ func (b *batch) load(ctx context.Context) error {
 	} else {
 		q.Queue(sqlSeenKey, b.orgID, b.source.Source, b.source.Key)
 	}
-	q.Queue(sqlClock, b.orgID)
 	q.Queue(sqlLockRecords, b.orgID, records)
 	q.Queue(sqlShareRecords, b.orgID, parents)
+	// Behind the locks, so that it knows every bucket in which a locked record lies.
+	q.Queue(sqlClock, b.orgID)
 	q.Queue(sqlRefused, b.orgID, append(slices.Clone(records), parents...))
 
 	res := b.tx.SendBatch(ctx, &q)
@@ -128,6 +129,11 @@ func (b *batch) load(ctx context.Context) error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, id := range append(records, parents...) {
+		if _, found := b.rows[id]; !found {
+			b.rows[id] = nil // it does not exist: that is known now, and need not be asked again
+		}
 	}
 	if !b.lane.successor.IsZero() {
 		if err := b.enterFork(ctx); err != nil {
@@ -160,6 +166,9 @@ func (b *batch) readLoad(res pgx.BatchResults) error {
 		if err != nil {
 			return err
 		}
+		if l.person != b.person {
+			return satchel.E(satchel.Denied, satchel.ReasonNotAllowed, "this device belongs to another person; sign in again to get an id of its own")
+		}
 		rows, err := res.Query()
 		if err != nil {
 			return err
@@ -181,14 +190,6 @@ func (b *batch) readLoad(res pgx.BatchResults) error {
 			return err
 		}
 	}
-	c := &b.clock
-	err := res.QueryRow().Scan(&c.Seq, &c.Rights, &c.Buckets, &c.SchemaVersion, &c.Key)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return satchel.E(satchel.NotFound, satchel.ReasonNotFound, "no such organisation")
-	}
-	if err != nil {
-		return err
-	}
 	for range 2 {
 		rows, err := res.Query()
 		if err != nil {
@@ -197,6 +198,14 @@ func (b *batch) readLoad(res pgx.BatchResults) error {
 		if err := b.keep(rows); err != nil {
 			return err
 		}
+	}
+	c := &b.clock
+	err := res.QueryRow().Scan(&c.Seq, &c.Rights, &c.Buckets, &c.SchemaVersion, &c.Key)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return satchel.E(satchel.NotFound, satchel.ReasonNotFound, "no such organisation")
+	}
+	if err != nil {
+		return err
 	}
 	rows, err := res.Query()
 	if err != nil {
@@ -218,8 +227,9 @@ func (b *batch) know(ctx context.Context) (err error) {
 	if b.person.IsZero() {
 		return nil
 	}
-	b.grants = b.e.grantsOf(b.org, b.roles)
-	b.follow, err = b.e.followed(ctx, b.tx, b.org, b.clock, b.person, b.roles)
+	roles := b.org.roles(b.person)
+	b.grants = b.e.grantsOf(b.org, roles)
+	b.follow, err = b.e.followed(ctx, b.tx, b.org, b.clock, b.person, roles)
 	return err
 }
 
@@ -296,7 +306,7 @@ func scanRecord(rows pgx.Rows) (*row, error) {
 	if rec.Stamps, err = decodeStamps(stamps); err != nil {
 		return nil, fmt.Errorf("record %s: %w", rec.ID, err)
 	}
-	r.rec, r.stored = rec, rec
+	r.rec, r.stored, r.above = rec, rec, r.parentOwner
 	return r, nil
 }
 
@@ -354,13 +364,7 @@ func (b *batch) stored(number uint64) (satchel.ID, Verdict, bool) {
 			continue
 		}
 		i := int(number - r.first)
-		v := Verdict{Status: Applied}
-		if len(r.verdicts) > 0 {
-			var all []Verdict
-			if json.Unmarshal(r.verdicts, &all) == nil && i < len(all) {
-				v = all[i]
-			}
-		}
+		v := r.verdict(i)
 		v.Number, v.Seq = number, r.seq
 		return r.ids[i], v, true
 	}

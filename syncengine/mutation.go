@@ -98,8 +98,8 @@ type SystemMutation struct {
 	Org    satchel.ID
 	Source string // such as "rule:follow_up_due", "approval", "media"
 	Key    string // unique per source
-	// Actor is the person in whose name it acts, with whose rights it is checked; nil = the system, which may write
-	// every field.
+	// Actor is the person in whose name it acts, with whose rights of now it is checked; nil = the system, which may
+	// write every field.
 	Actor *satchel.Principal
 	Ops   []Op
 	// Guard, where not 0, is the rev of the first op's record that the source saw: if it moved, the verdict is STALE.
@@ -107,9 +107,11 @@ type SystemMutation struct {
 	At    time.Time // event time; zero = now
 	Cause string    // shown as the answer to "why did this happen"; without customer data
 
-	// The device and number that it had first, for a mutation that waited (parked): it counts as that device's word.
+	// The device, number and token that it had first, for a mutation that waited (parked): it counts as that device's
+	// word.
 	device satchel.ID
 	number uint64
+	token  []byte
 }
 
 // Status is the fate of a mutation, spelt like the enum satchel.v1.Status without its prefix.

@@ -59,6 +59,11 @@ func (e *Engine) org(ctx context.Context, q querier, id satchel.ID, c clock) (*o
 	if err != nil {
 		return nil, err
 	}
+	// Outside a snapshot each statement sees its own moment: what was read while rights moved is of no single count,
+	// so it is not kept. Who commits by it fails and is done again; who pulls by it comes back for the next page.
+	if now, err := readClock(ctx, q, id); err != nil || now.Rights != c.Rights || now.SchemaVersion != c.SchemaVersion {
+		return o, err
+	}
 	e.mu.Lock()
 	put(e.orgs, id, o)
 	e.mu.Unlock()
@@ -121,11 +126,24 @@ func (e *Engine) Org(ctx context.Context, id satchel.ID) (*schema.Schema, *acces
 
 // Grants gives what a principal may do now.
 func (e *Engine) Grants(ctx context.Context, p *satchel.Principal) (*access.Grants, error) {
-	s, _, err := e.Org(ctx, p.Org)
+	c, err := readClock(ctx, e.cfg.Pool, p.Org)
 	if err != nil {
 		return nil, err
 	}
-	return access.NewGrants(s, p.Roles), nil
+	o, err := e.org(ctx, e.cfg.Pool, p.Org, c)
+	if err != nil {
+		return nil, err
+	}
+	return access.NewGrants(o.schema, o.roles(p.Person)), nil
+}
+
+// roles gives the roles that a person has at this count of rights, whatever the caller read before: S6. Somebody
+// unknown or disabled has none.
+func (o *org) roles(person satchel.ID) []string {
+	if p, known := o.dir.Person(person); known && !p.Disabled {
+		return p.Roles
+	}
+	return nil
 }
 
 func readClock(ctx context.Context, q querier, id satchel.ID) (clock, error) {

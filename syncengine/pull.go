@@ -115,8 +115,8 @@ func (e *Engine) nothingNew(ctx context.Context, p *satchel.Principal, sealed []
 	if newer || k.Rights != o.rights || k.SchemaVersion != o.schema.Version {
 		return false, nil
 	}
-	f, err := e.followed(ctx, e.cfg.Pool, o, k, p.Person, p.Roles)
-	return err == nil && v.same(targetView(o, e.grantsOf(o, p.Roles), f)), err
+	f, err := e.followed(ctx, e.cfg.Pool, o, k, p.Person, o.roles(p.Person))
+	return err == nil && v.same(targetView(o, e.grantsOf(o, o.roles(p.Person)), f)), err
 }
 
 const sqlAnythingNew = `-- syncengine.AnythingNew
@@ -145,11 +145,11 @@ func (b *pageBuilder) build(ctx context.Context, sealed []byte) error {
 	if b.org, err = b.e.org(ctx, b.tx, b.p.Org, b.clock); err != nil {
 		return err
 	}
-	follow, err := b.e.followed(ctx, b.tx, b.org, b.clock, b.p.Person, b.p.Roles)
+	follow, err := b.e.followed(ctx, b.tx, b.org, b.clock, b.p.Person, b.org.roles(b.p.Person))
 	if err != nil {
 		return err
 	}
-	target := targetView(b.org, b.e.grantsOf(b.org, b.p.Roles), follow)
+	target := targetView(b.org, b.e.grantsOf(b.org, b.org.roles(b.p.Person)), follow)
 	if err := b.begin(ctx, sealed, target); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package syncengine
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -66,7 +67,7 @@ func (e *Engine) Visible(ctx context.Context, p *satchel.Principal, id satchel.I
 	if err != nil {
 		return nil, pg.ToError(err)
 	}
-	f, err := e.followed(ctx, e.cfg.Pool, o, c, p.Person, p.Roles)
+	f, err := e.followed(ctx, e.cfg.Pool, o, c, p.Person, o.roles(p.Person))
 	if err != nil {
 		return nil, pg.ToError(err)
 	}
@@ -82,7 +83,7 @@ func (e *Engine) Visible(ctx context.Context, p *satchel.Principal, id satchel.I
 	if err != nil {
 		return nil, err
 	}
-	g := e.grantsOf(o, p.Roles)
+	g := e.grantsOf(o, o.roles(p.Person))
 	a := &attempt{b: &batch{grants: g, org: o, follow: f, person: p.Person}}
 	if r.rec.Deleted || !a.sees(r) {
 		return nil, nil
@@ -178,4 +179,62 @@ func oldest(o Outbox) any {
 func (e *Engine) Contact(ctx context.Context, p *satchel.Principal, confirmed uint64, o Outbox) error {
 	_, err := e.cfg.Pool.Exec(ctx, sqlContact, p.Org, p.Device, int64(confirmed), e.cfg.Now(), o.Count, oldest(o), int64(o.MediaBytes))
 	return pg.ToError(err)
+}
+
+// row gives a record as this mutation sees it, locked; nil = there is none.
+func (a *attempt) row(ctx context.Context, id satchel.ID) (*row, error) {
+	if r, ok := a.rows[id]; ok {
+		return r, nil
+	}
+	return a.b.get(ctx, id)
+}
+
+// sees tells whether the person has the record now.
+func (a *attempt) sees(r *row) bool {
+	if a.b.grants == nil {
+		return true
+	}
+	if r.place != nil || r.stored == nil {
+		place := r.place
+		if place == nil { // made by this very mutation, which is placed at its end
+			place = access.Place(a.b.org.schema.Kind(r.rec.Kind), r.rec, r.parentOwner, a.b.org.dir, a.b.org.zone)
+		}
+		for _, f := range a.b.follow {
+			for _, b := range place {
+				if f.Stem == b.Stem && slices.Contains(f.Kinds, r.rec.Kind) {
+					return true
+				}
+			}
+		}
+		// A record of this batch whose bucket does not exist yet is in no list: its stem decides.
+		return access.Sees(access.Follow(a.b.grants, a.b.org.dir, a.b.person), r.rec.Kind, place)
+	}
+	for _, num := range r.buckets {
+		for _, f := range a.b.follow {
+			if f.Num == num && slices.Contains(f.Kinds, r.rec.Kind) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hadAtCheckpoint tells whether the device had the record at the checkpoint whose token the mutation carries: the
+// record has, in a bucket of that view, a head that is present or that left after that seq.
+func (a *attempt) hadAtCheckpoint(ctx context.Context, id satchel.ID) (bool, error) {
+	t, ok := openToken(a.b.clock.Key, a.b.person, a.m.Token)
+	if !ok {
+		return false, nil
+	}
+	v, err := a.b.e.view(ctx, a.b.tx, a.b.orgID, t.view)
+	if err != nil || v == nil {
+		return false, err
+	}
+	nums := make([]int64, len(v.Entries))
+	for i, entry := range v.Entries {
+		nums[i] = entry.Bucket
+	}
+	var had bool
+	err = a.b.tx.QueryRow(ctx, sqlLeftSince, a.b.orgID, id, nums, int64(t.seq)).Scan(&had)
+	return had, err
 }

@@ -30,11 +30,11 @@ func (e *Engine) Wait(ctx context.Context, p *satchel.Principal, sealed []byte) 
 	if !ok {
 		return false, satchel.E(satchel.Invalid, satchel.ReasonMalformedCursor, "the cursor is not one that this server gave to this person")
 	}
-	f, err := e.followed(ctx, e.cfg.Pool, o, c, p.Person, p.Roles)
+	f, err := e.followed(ctx, e.cfg.Pool, o, c, p.Person, o.roles(p.Person))
 	if err != nil {
 		return false, pg.ToError(err)
 	}
-	w := e.waiters.register(p.Org, f, access.Follow(e.grantsOf(o, p.Roles), o.dir, p.Person), c)
+	w := e.waiters.register(p.Org, f, access.Follow(e.grantsOf(o, o.roles(p.Person)), o.dir, p.Person), c)
 	defer e.waiters.forget(w)
 	idle, err := e.nothingNew(ctx, p, sealed, cur.live)
 	if err != nil || !idle {

@@ -3,7 +3,6 @@ package syncengine
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -424,94 +423,4 @@ func nullable(ids []satchel.ID) []any {
 		out[i] = pg.NullID(id)
 	}
 	return out
-}
-
-// arrayText spells a bigint[] as Postgres reads it: unnest takes no arrays of arrays.
-func arrayText(nums []int64) string {
-	out := []byte{'{'}
-	for i, n := range nums {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = strconv.AppendInt(out, n, 10)
-	}
-	return string(append(out, '}'))
-}
-
-func encode64(raw []byte) string { return base64.StdEncoding.EncodeToString(raw) }
-
-func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
-
-func texts(in []string) []any {
-	out := make([]any, len(in))
-	for i, s := range in {
-		out[i] = s
-	}
-	return out
-}
-
-// encodeJSON spells values as compact JSON, without the escapes that HTML would need.
-func encodeJSON(v any) (string, error) {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return "", err
-	}
-	return string(bytes.TrimRight(buf.Bytes(), "\n")), nil
-}
-
-// decodeObject reads a stored JSON object.
-func decodeObject(raw []byte) (map[string]any, error) {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	m := map[string]any{}
-	err := dec.Decode(&m)
-	return m, err
-}
-
-// encodeStamps spells stamps as {"path": [rev, at, "device", number]}.
-func encodeStamps(stamps map[string]schema.Stamp) string {
-	out := []byte{'{'}
-	for i, path := range slices.Sorted(maps.Keys(stamps)) {
-		s := stamps[path]
-		if i > 0 {
-			out = append(out, ',')
-		}
-		name, _ := json.Marshal(path)
-		out = append(append(out, name...), ':', '[')
-		out = append(strconv.AppendUint(out, s.Rev, 10), ',')
-		out = append(strconv.AppendInt(out, s.At, 10), ',', '"')
-		if !s.Device.IsZero() {
-			out = append(out, s.Device.String()...)
-		}
-		out = append(strconv.AppendUint(append(out, '"', ','), s.Number, 10), ']')
-	}
-	return string(append(out, '}'))
-}
-
-func decodeStamps(raw []byte) (map[string]schema.Stamp, error) {
-	var in map[string][4]json.RawMessage
-	if err := json.Unmarshal(raw, &in); err != nil {
-		return nil, err
-	}
-	out := make(map[string]schema.Stamp, len(in))
-	for path, v := range in {
-		var s schema.Stamp
-		var device string
-		for i, to := range []any{&s.Rev, &s.At, &device, &s.Number} {
-			if err := json.Unmarshal(v[i], to); err != nil {
-				return nil, err
-			}
-		}
-		if device != "" {
-			id, err := satchel.ParseID(device)
-			if err != nil {
-				return nil, err
-			}
-			s.Device = id
-		}
-		out[path] = s
-	}
-	return out, nil
 }
