@@ -185,7 +185,7 @@ func (c *doctorCmd) postgres(ctx context.Context, pool *pgxpool.Pool, r *report)
 	if conns < int(c.DBConns)+10 {
 		state = warn
 	}
-	r.add("connections", state, fmt.Sprintf("max_connections %d, a replica uses %d", conns, c.DBConns+3),
+	r.add("connections", state, fmt.Sprintf("max_connections %d, a replica uses up to %d", conns, c.DBConns+2),
 		"raise max_connections, lower --db-conns, or put PgBouncer between (--pgbouncer)")
 }
 
