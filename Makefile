@@ -40,8 +40,9 @@ build: ## Build bin/satchel
 .PHONY: test
 test: ## Everything: generated code is fresh, lint, vet, all tests (installs what it needs)
 	@sh scripts/need test
-	@$(MAKE) --no-print-directory fresh lint
-	$(WITHPG) $(GO) run ./internal/testsum -timeout 15m ./... , -timeout 15m -race -short $(RACE)
+	@checks=0; $(MAKE) --no-print-directory -k fresh lint || checks=1; \
+		$(WITHPG) $(GO) run ./internal/testsum -timeout 15m ./... , -timeout 15m -race -short $(RACE) || checks=2; \
+		case $$checks in 1) echo "the tests passed, but fresh or lint did not: see above"; exit 1;; 2) exit 1;; esac
 
 .PHONY: test-short
 test-short: ## The everyday part of the tests, in under 5 minutes

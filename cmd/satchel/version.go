@@ -12,9 +12,8 @@ type versionCmd struct{}
 
 // Run prints what the binary knows of itself.
 func (versionCmd) Run(std streams) error {
-	version, commit, dirty := "unknown", "", ""
+	commit, dirty := "", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version
 		for _, s := range info.Settings {
 			switch {
 			case s.Key == "vcs.revision":
@@ -23,7 +22,7 @@ func (versionCmd) Run(std streams) error {
 				dirty = " with local changes"
 			}
 		}
-		fmt.Fprintf(std.out, "satchel %s (%s)\n", version, info.GoVersion)
+		fmt.Fprintf(std.out, "satchel %s (%s)\n", info.Main.Version, info.GoVersion)
 	}
 	if commit != "" {
 		fmt.Fprintf(std.out, "commit %s%s\n", commit, dirty)
