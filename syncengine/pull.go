@@ -191,7 +191,13 @@ func (b *pageBuilder) begin(ctx context.Context, sealed []byte, target *view) er
 		b.turn = turn{view: old, cursor: c}
 		return nil
 	}
-	b.turn = turnTo(old, c, target)
+	var copies []string
+	for _, kind := range b.org.schema.Kinds() {
+		if b.org.schema.Kind(kind).Copies {
+			copies = append(copies, kind)
+		}
+	}
+	b.turn = turnTo(old, c, target, copies)
 	b.page.Dropped, b.page.Narrowed = b.turn.dropped, b.turn.narrowed
 	for _, d := range b.turn.droppedKinds {
 		b.page.DroppedKinds = append(b.page.DroppedKinds, DroppedKind{d.num, d.kind})
@@ -260,7 +266,10 @@ func (b *pageBuilder) fill(ctx context.Context) error {
 		}
 		if n < limit && !b.full {
 			c.done++
-			c.fillSeq, c.fillRec, c.fillSince = 0, satchel.ID{}, 0
+			c.fillSeq, c.fillRec = 0, satchel.ID{}
+			if c.done == len(b.turn.view.Entries) {
+				c.fillSince = 0
+			}
 			return nil
 		}
 	}

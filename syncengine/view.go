@@ -28,7 +28,8 @@ type cursor struct {
 	liveRec satchel.ID
 	// done is the number of the view's entries that are complete.
 	done int
-	// The place in the entry being filled; heads absent since before fillSince need no leave.
+	// The place in the entry being filled. What the device may hold of the entries still to fill, it was told of up to
+	// fillSince: heads absent since before need no leave. 0 = it holds nothing of them.
 	fillSeq   uint64
 	fillRec   satchel.ID
 	fillSince uint64
@@ -283,8 +284,8 @@ type turn struct {
 }
 
 // turnTo brings a cursor of an old view to the target: what is complete stays complete and is listed first, what is
-// lost is dropped, what is new or newly shown is filled. Pure.
-func turnTo(old *view, c cursor, target *view) turn {
+// lost is dropped, what is new or newly shown is filled. copies are the kinds that keep values of others. Pure.
+func turnTo(old *view, c cursor, target *view, copies []string) turn {
 	t := turn{cursor: c, narrowed: map[string][]string{}}
 	refill := map[string]bool{} // kinds whose rows look otherwise now
 	for _, kind := range slices.Sorted(maps.Keys(union(old.Masks, target.Masks))) {
@@ -308,23 +309,27 @@ func turnTo(old *view, c cursor, target *view) turn {
 			t.narrowed[kind] = gone
 		}
 		for _, f := range slices.Concat(was.Hidden, was.Partial, is.Partial) {
-			if !slices.Contains(is.Hidden, f) {
+			if !slices.Contains(is.Hidden, f) && (slices.Contains(was.Hidden, f) || slices.Contains(was.Partial, f) != slices.Contains(is.Partial, f)) {
 				refill[kind] = true // something is shown that was not, or is shown otherwise
 			}
 		}
 	}
-	// Copies of fields in other kinds (attentions) look otherwise too.
-	copies := len(refill) > 0 || len(t.narrowed) > 0
+	// Copies of fields in other kinds (attentions) look otherwise too, also where a kind is read no longer, or anew.
+	if len(refill) > 0 || len(t.narrowed) > 0 || !maps.Equal(old.kinds(), target.kinds()) {
+		for _, kind := range copies {
+			refill[kind] = true
+		}
+	}
 
+	// The device may hold rows of every entry, also of one that is yet to fill: it may have been complete under an
+	// earlier view, or half filled. A drop of what it does not hold does nothing.
 	complete := map[int64][]string{}
 	held := map[int64][]string{}
 	for i, entry := range old.Entries {
 		if i < c.done {
 			complete[entry.Bucket] = append(complete[entry.Bucket], entry.Kinds...)
 		}
-		if i < c.done || i == c.done && c.fillSeq > 0 {
-			held[entry.Bucket] = append(held[entry.Bucket], entry.Kinds...)
-		}
+		held[entry.Bucket] = append(held[entry.Bucket], entry.Kinds...)
 	}
 	wanted := map[int64][]string{}
 	for _, entry := range target.Entries {
@@ -342,10 +347,6 @@ func turnTo(old *view, c cursor, target *view) turn {
 			}
 		}
 	}
-	if copies {
-		refill[attentionKind] = true
-	}
-
 	next := &view{Masks: target.Masks, Schema: target.Schema}
 	var rest []viewEntry
 	for _, entry := range target.Entries {
@@ -377,15 +378,29 @@ func turnTo(old *view, c cursor, target *view) turn {
 		}
 	}
 	if !keepPlace {
-		t.cursor.fillSeq, t.cursor.fillRec, t.cursor.fillSince = 0, satchel.ID{}, 0
+		t.cursor.fillSeq, t.cursor.fillRec = 0, satchel.ID{}
 	}
-	next.Entries = append(next.Entries, rest...)
+	if c.fillSince == 0 && c.live > 0 {
+		// What was complete is told up to the live place; of its last seq perhaps only a part.
+		t.cursor.fillSince = max(c.live-1, 1)
+	}
+	if next.Entries = append(next.Entries, rest...); len(rest) == 0 {
+		t.cursor.fillSince = 0
+	}
 	t.view, t.changed = next, true
 	return t
 }
 
-// attentionKind is the kind that keeps copies of other records' fields.
-const attentionKind = "attention"
+// kinds gives the kinds that come by some bucket.
+func (v *view) kinds() map[string]bool {
+	out := map[string]bool{}
+	for _, entry := range v.Entries {
+		for _, kind := range entry.Kinds {
+			out[kind] = true
+		}
+	}
+	return out
+}
 
 // same tells whether a view, with whatever is complete of it, is the target already.
 func (v *view) same(target *view) bool {
