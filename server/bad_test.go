@@ -320,7 +320,7 @@ func (w *world) streamed(body io.Reader, size int64, token string) []byte {
 func TestABombIsDefusedInLittleMemory(t *testing.T) {
 	w := newWorld(t)
 	d := w.signIn("ann")
-	const size = 400 << 20 // about what 4 MiB of gzip can become, ten times over
+	const size = 400 << 20 // a hundred times what a body may become
 	zeros := bytes.Repeat([]byte(" "), 1<<20)
 	var gz, zs bytes.Buffer
 	g, _ := gzip.NewWriterLevel(&gz, gzip.BestCompression)

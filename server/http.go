@@ -70,6 +70,9 @@ func (s *Server) observe(r *http.Request, c *call, status int) {
 	procedure := s.procedureOf(r.URL.Path)
 	if c.code == "" {
 		c.code = codeOfStatus(status)
+		if c.code == "ok" && strings.HasPrefix(procedure, "/") {
+			c.code = "refused" // before the guard, which notes every code that it knows
+		}
 	}
 	took := s.cfg.Now().Sub(c.start)
 	s.metrics.call(procedure, c.code, took)
@@ -224,14 +227,20 @@ func (b *boundedBody) read(p []byte) (int, error) {
 		b.release()
 		return n, io.EOF
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, wireError(b.c, &satchel.Error{Kind: satchel.Contention, Reason: satchel.ReasonDeadline, Err: err,
+		return n, b.fail(&satchel.Error{Kind: satchel.Contention, Reason: satchel.ReasonDeadline, Err: err,
 			Detail: "the body came too slowly; send less at once"})
 	}
-	return n, wireError(b.c, &satchel.Error{Kind: satchel.Unavailable, Err: errors.Join(errGone, err), Detail: "the body broke off; send it again"})
+	return n, b.fail(&satchel.Error{Kind: satchel.Unavailable, Err: errors.Join(errGone, err), Detail: "the body broke off; send it again"})
+}
+
+func (b *boundedBody) fail(e *satchel.Error) error {
+	out := wireError(b.c, e)
+	b.c.code = out.Code().String()
+	return out
 }
 
 func (b *boundedBody) tooLarge() error {
-	return wireError(b.c, satchel.E(satchel.Exhausted, satchel.ReasonTooLarge, "a body has at most %d bytes; send less at once", b.limit))
+	return b.fail(satchel.E(satchel.Exhausted, satchel.ReasonTooLarge, "a body has at most %d bytes; send less at once", b.limit))
 }
 
 // release ends the wait for the body, so that its deadline does not end a call that runs.

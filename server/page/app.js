@@ -11,6 +11,7 @@ const templates = {
   attention_new: T('A change of yours needs a look.', '有一项改动需要您处理。'),
 };
 const outcomes = { interested: T('Interested', '有意向'), follow_up: T('Follow up', '需跟进'), won: T('Won', '成交'), lost: T('Lost', '失败'), no_contact: T('Nobody met', '未见到') };
+const labels = { title: T('Title', '标题'), amount: T('Amount', '金额'), currency: T('Currency', '币种'), discount: T('Discount (%)', '折扣（%）'), lines: T('Lines', '明细') };
 const state = { staged: [], cursor: null, message: '', online: true, running: false, waiting: null };
 
 // --- calls
@@ -110,7 +111,7 @@ async function loop() {
       if (state.waiting?.signal.aborted) { state.waiting = null; continue; } // something new to send
       state.online = e.code !== 'unavailable';
       if (e.code === 'unauthenticated') { await signedOut(e.message); break; }
-      state.message = e.message + (e.request ? ` (${e.request})` : '');
+      state.message = e.request ? `${e.message} (${e.request})` : e.code === 'unavailable' ? T('No signal. All is kept here and sent later.', '没有信号。内容都已保存，稍后自动发送。') : e.message;
       draw();
       await new Promise((ok) => { state.knock = ok; setTimeout(ok, pause * (0.5 + Math.random())); });
       pause = Math.min(pause * 2, 60000);
@@ -180,13 +181,13 @@ function draw() {
   if (typing && main.contains(typing) && typing.closest('li')) return; // somebody writes a remark: do not take it away
   const select = main.querySelector('select[name=account]');
   const chosen = select.value;
-  select.replaceChildren(...store.shown('account').sort((a, b) => (a.fields.name || '').localeCompare(b.fields.name || '')).map((a) => el('option', { value: a.id, selected: a.id === chosen }, a.fields.name || a.id)));
+  if (document.activeElement !== select) select.replaceChildren(...store.shown('account').sort((a, b) => (a.fields.name || '').localeCompare(b.fields.name || '')).map((a) => el('option', { value: a.id, selected: a.id === chosen }, a.fields.name || a.id)));
   const names = new Map([...store.shown('account'), ...store.shown('person')].map((r) => [r.id, r.fields.name]));
   const me = store.meta.session.person;
   const tag = (r) => (r.waits ? el('span', { className: 'tag' }, T('unsent', '未同步')) : null);
   const approvals = store.shown('approval').filter((r) => r.fields.approver === me && r.fields.state === 'waiting').map((r) => {
     const remark = el('textarea', { rows: 1, maxLength: 2000, placeholder: T('Remark', '意见'), ariaLabel: T('Remark', '意见') });
-    const form = Object.entries(r.fields.form || {}).map(([k, v]) => `${k}: ${typeof v === 'object' ? JSON.stringify(v) : v}`);
+    const form = Object.entries(r.fields.form || {}).filter(([, v]) => v !== null).map(([k, v]) => `${labels[k] || k}: ${typeof v === 'object' ? JSON.stringify(v) : v}`);
     return item(names.get(r.fields.initiator) || '', form, ...(r.waits ? [tag(r)] : [remark,
       button(T('Approve', '批准'), () => decide(r, 'approve', remark.value), 'main'), button(T('Reject', '驳回'), () => decide(r, 'reject', remark.value))]));
   });
