@@ -1,0 +1,170 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+)
+
+// Report is what a run found. As JSON it is what docs/performance.md quotes.
+type Report struct {
+	At       string            `json:"at"`
+	Revision string            `json:"revision"` // git's; "+" = with changes, "" = unknown
+	Mode     string            `json:"mode"`
+	Scale    Scale             `json:"scale"`
+	Machine  Machine           `json:"machine"`
+	Postgres map[string]string `json:"postgres"`
+	FlushUS  float64           `json:"flush_us"` // median fdatasync of 8 KiB
+	TookS    float64           `json:"took_s"`
+	Figures  []Figure          `json:"figures"`
+	Split    []Split           `json:"split"`
+	// Statements are Postgres' own account of each work; only where a profile was asked for.
+	Statements map[string][]Statement `json:"statements,omitempty"`
+}
+
+// Figure is one number with what it was made of.
+type Figure struct {
+	Name   string  `json:"name"`
+	Unit   string  `json:"unit"`
+	Better string  `json:"better"` // "higher" or "lower"
+	Value  float64 `json:"value"`  // the median
+	Q1     float64 `json:"q1"`
+	Q3     float64 `json:"q3"`
+	// Samples are one value a pair; a ratio's are ours over the floor's of the same pair.
+	Samples []float64 `json:"samples"`
+	// Must and Hoped are the bars; nil = there is none.
+	Must  *float64 `json:"must,omitempty"`
+	Hoped *float64 `json:"hoped,omitempty"`
+}
+
+// Met tells whether the figure is where it must be; without a bar it is.
+func (f Figure) Met() bool {
+	switch {
+	case f.Must == nil:
+		return true
+	case f.Better == higher:
+		return f.Value >= *f.Must
+	default:
+		return f.Value <= *f.Must
+	}
+}
+
+const (
+	higher = "higher"
+	lower  = "lower"
+)
+
+// Split tells which processes used the processor for a work, in milliseconds of one core for each unit of it. What the
+// wall clock has beyond their sum over the cores is waiting: for the disk, for locks, for each other.
+type Split struct {
+	Work     string  `json:"work"` // such as "push"; "floor" is in the name of the floor's
+	Per      string  `json:"per"`  // the unit
+	Wall     float64 `json:"wall_ms"`
+	Client   float64 `json:"client_ms"`
+	Server   float64 `json:"server_ms"`   // 0 for a floor that needs none
+	Postgres float64 `json:"postgres_ms"` // 0 = unknown on this system
+}
+
+// Statement is one of pg_stat_statements.
+type Statement struct {
+	Name    string  `json:"name"`
+	Calls   int64   `json:"calls"`
+	TotalMS float64 `json:"total_ms"`
+	Rows    int64   `json:"rows"`
+	WALMB   float64 `json:"wal_mb"`
+}
+
+// add puts a figure in, with the median and quartiles of its samples.
+func (r *Report) add(name, unit, better string, samples []float64) {
+	f := Figure{Name: name, Unit: unit, Better: better, Samples: samples,
+		Value: quantile(samples, 0.5), Q1: quantile(samples, 0.25), Q3: quantile(samples, 0.75)}
+	if bar, ok := bars[name]; ok {
+		f.Must, f.Hoped = &bar[0], &bar[1]
+	}
+	r.Figures = append(r.Figures, f)
+}
+
+// bars are what figures must reach and what is hoped for, by name. None is agreed yet; a figure that misses its bar
+// makes `satchel-lab bench` fail.
+var bars = map[string][2]float64{}
+
+// Missed lists the figures that are not where they must be.
+func (r *Report) Missed() []string {
+	var out []string
+	for _, f := range r.Figures {
+		if !f.Met() {
+			out = append(out, f.Name)
+		}
+	}
+	return out
+}
+
+// Figure gives a figure by its name; nil = it was not taken.
+func (r *Report) Figure(name string) *Figure {
+	i := slices.IndexFunc(r.Figures, func(f Figure) bool { return f.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &r.Figures[i]
+}
+
+// Print writes the report for people.
+func (r *Report) Print(out io.Writer) error {
+	fmt.Fprintf(out, "%s, %d cores, %d MiB; %s; Postgres %s, fsync %s, shared_buffers %s; a flush takes %.0f µs\n",
+		r.Machine.CPU, r.Machine.Cores, r.Machine.MemMiB, r.Machine.Go, r.Postgres["server_version"], r.Postgres["fsync"],
+		r.Postgres["shared_buffers"], r.FlushUS)
+	fmt.Fprintf(out, "%s: %d visits, %d reps, managers of %d; revision %s; %.0f s\n\n", r.Mode, r.Scale.visits(), r.Scale.reps(),
+		r.Scale.RepsPerTeam, r.Revision, r.TookS)
+	t := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "figure\tmedian\tquartiles\tunit\tn\t")
+	for _, f := range r.Figures {
+		mark := ""
+		if !f.Met() {
+			mark = "missed"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s – %s\t%s\t%d\t%s\n", f.Name, short(f.Value), short(f.Q1), short(f.Q3), f.Unit, len(f.Samples), mark)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "\nwhere the processor's time goes (ms of one core)")
+	t = tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "work\tper\twall\tclient\tserver\tpostgres\t")
+	for _, s := range r.Split {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t\n", s.Work, s.Per, short(s.Wall), short(s.Client), short(s.Server), short(s.Postgres))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	works := make([]string, 0, len(r.Statements))
+	for work := range r.Statements {
+		works = append(works, work)
+	}
+	slices.Sort(works)
+	for _, work := range works {
+		fmt.Fprintf(out, "\nstatements of %s (the floor's too)\n", work)
+		t = tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintln(t, "statement\tcalls\tms\tms a call\trows\tWAL MB\t")
+		for _, s := range r.Statements[work] {
+			fmt.Fprintf(t, "%s\t%d\t%s\t%.3f\t%d\t%s\t\n", s.Name, s.Calls, short(s.TotalMS), s.TotalMS/float64(max(s.Calls, 1)), s.Rows, short(s.WALMB))
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// short spells a number with three digits that matter.
+func short(v float64) string {
+	switch {
+	case v >= 100 || v <= -100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	case v >= 1:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.3f", v)
+}
