@@ -3,7 +3,9 @@ package syncengine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,18 +30,28 @@ func (e *Engine) Apply(ctx context.Context, p *satchel.Principal, in Batch) (Out
 	defer cancel()
 
 	out, err := e.attempt(ctx, p, in)
-	if class := pg.Classify(err); class == pg.BadData || class == pg.Timeout {
+	if byData(err) {
 		out, err = e.oneByOne(ctx, p, in)
 	}
 	switch {
 	case err == nil:
 		return out, nil
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return Outcome{Undone: satchel.ReasonDeadline}, nil
-	case satchel.ReasonOf(pg.ToError(err)) == satchel.ReasonBusy:
-		return Outcome{Undone: satchel.ReasonBusy}, nil
+		out.Undone = satchel.ReasonDeadline
+		return out, nil
+	case lostRace(err):
+		out.Undone = satchel.ReasonBusy
+		return out, nil
+	case len(out.Verdicts) > 0:
+		return out, nil // what is settled is settled; the rest is still pending
 	}
 	return Outcome{}, pg.ToError(err)
+}
+
+// byData tells whether an error comes from what a mutation holds, so that doing it again would fail again.
+func byData(err error) bool {
+	class := pg.Classify(err)
+	return !lostRace(err) && (class == pg.BadData || class == pg.Timeout || isFault(err))
 }
 
 // attempt runs the flow until it is not in the way of others.
@@ -67,10 +79,9 @@ func (e *Engine) flow(ctx context.Context, p *satchel.Principal, in Batch) (Outc
 		return Outcome{Fork: true, Expected: b.lane.next}, nil
 	}
 	for _, m := range b.pending() {
-		if !b.room() {
+		if err := b.mutate(ctx, m); errors.Is(err, errFull) { // 3 check, 4 merge
 			break
-		}
-		if err := b.mutate(ctx, m); err != nil { // 3 check, 4 merge
+		} else if err != nil {
 			return Outcome{}, err
 		}
 	}
@@ -92,23 +103,24 @@ func (e *Engine) flow(ctx context.Context, p *satchel.Principal, in Batch) (Outc
 }
 
 // oneByOne does a batch again, one mutation a transaction, because Postgres refused something in it (S5): the one that
-// fails again is refused and its bytes are kept.
+// fails again (by a time-out: for the third time in this call) is refused and its bytes are kept. The outcome holds what
+// was settled also where there is an error.
 func (e *Engine) oneByOne(ctx context.Context, p *satchel.Principal, in Batch) (Outcome, error) {
 	var all Outcome
 	for i := range in.Mutations {
 		one := in
 		one.Mutations = in.Mutations[i : i+1]
 		out, err := e.attempt(ctx, p, one)
-		if class := pg.Classify(err); class == pg.BadData || class == pg.Timeout {
+		if pg.Classify(err) == pg.Timeout {
+			out, err = e.attempt(ctx, p, one)
+		}
+		if byData(err) {
 			e.cfg.Logger.Error("syncengine: Postgres refused a mutation", "org", p.Org, "device", p.Device,
 				"number", one.Mutations[0].Number, "sqlstate", sqlState(err))
 			one.culprit = true
 			out, err = e.attempt(ctx, p, one)
 		}
 		if err != nil {
-			if len(all.Verdicts) > 0 {
-				return all, nil // what is settled is settled; the rest is still pending
-			}
 			return all, err
 		}
 		all.Verdicts = append(all.Verdicts, out.Verdicts...)
@@ -133,7 +145,7 @@ func (e *Engine) Submit(ctx context.Context, m SystemMutation) (Verdict, error) 
 	if err != nil {
 		if ctx.Err() != nil {
 			return Verdict{}, &satchel.Error{Kind: satchel.Contention, Reason: satchel.ReasonDeadline,
-				Detail: "the change took too long; nothing of it happened, try again", Err: err}
+				Detail: "the change took too long; send it again under the same key, it takes effect once", Err: err}
 		}
 		return Verdict{}, pg.ToError(err)
 	}
@@ -193,6 +205,45 @@ func lostRace(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pgErr.Code == "SA001" || pgErr.Code == "23505" &&
 		(pgErr.TableName == "ledger_source" || pgErr.TableName == "record" || pgErr.TableName == "bucket_name"))
+}
+
+// errFull says that a mutation does not fit into the commit any more: it is done in the next one.
+var errFull = errors.New("syncengine: the commit is full")
+
+// fault is an error of a command, guard or observer that is neither a refusal nor the database's: by a mistake of ours,
+// doing it again would fail again. The mutation is refused and kept, so that it blocks nothing (S5).
+type fault struct {
+	where string
+	err   error
+}
+
+func (f *fault) Error() string { return f.where + ": " + f.err.Error() }
+func (f *fault) Unwrap() error { return f.err }
+
+func isFault(err error) bool {
+	_, ok := errors.AsType[*fault](err)
+	return ok
+}
+
+// faultOf marks an error of a feature as a fault, unless it has a meaning of its own.
+func faultOf(where string, err error) error {
+	_, refusal := errors.AsType[*Refusal](err)
+	_, pgErr := errors.AsType[*pgconn.PgError](err)
+	if err == nil || refusal || pgErr || lostRace(err) || pg.Classify(err) != pg.Other {
+		return err
+	}
+	return &fault{where, err}
+}
+
+// shielded runs what features and schemas gave, and makes an error of a panic.
+func (b *batch) shielded(where string, fn func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			b.e.cfg.Logger.Error("syncengine: a panic", "org", b.orgID, "where", where, "panic", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
+			err = &fault{where, errors.New("panic")}
+		}
+	}()
+	return fn()
 }
 
 // errMoved undoes a batch whose premises changed while it ran.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -156,9 +158,14 @@ func (e *Engine) jobDirectory(ctx context.Context, org satchel.ID, raw json.RawM
 	if err := json.Unmarshal(raw, &args); err != nil {
 		return jobs.Discard(err)
 	}
-	_, dir, err := e.Org(ctx, org)
+	sch, dir, err := e.Org(ctx, org)
 	if err != nil {
 		return err
+	}
+	for _, id := range args.Persons { // who sees what comes first; the mirror below may fail on a schema of its own
+		if err := e.moveOwned(ctx, org, id); err != nil {
+			return err
+		}
 	}
 	for _, id := range args.Persons {
 		p, ok := dir.Person(id)
@@ -169,10 +176,7 @@ func (e *Engine) jobDirectory(ctx context.Context, org satchel.ID, raw json.RawM
 		if !p.Team.IsZero() {
 			fields["team"] = p.Team.String()
 		}
-		if err := e.mirror(ctx, org, "person", id, fields); err != nil {
-			return err
-		}
-		if err := e.moveOwned(ctx, org, id); err != nil {
+		if err := e.mirror(ctx, sch, org, "person", id, fields); err != nil {
 			return err
 		}
 	}
@@ -199,15 +203,20 @@ func (e *Engine) jobDirectory(ctx context.Context, org satchel.ID, raw json.RawM
 		if !t.parent.IsZero() {
 			fields["parent"] = t.parent.String()
 		}
-		if err := e.mirror(ctx, org, "team", t.id, fields); err != nil {
+		if err := e.mirror(ctx, sch, org, "team", t.id, fields); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// mirror writes a record of the directory as it stands now.
-func (e *Engine) mirror(ctx context.Context, org satchel.ID, kind string, id satchel.ID, fields map[string]any) error {
+// mirror writes a record of the directory as it stands now, with the fields that the schema has for it.
+func (e *Engine) mirror(ctx context.Context, sch *schema.Schema, org satchel.ID, kind string, id satchel.ID, fields map[string]any) error {
+	k := sch.Kind(kind)
+	if k == nil {
+		return nil
+	}
+	maps.DeleteFunc(fields, func(name string, _ any) bool { return k.Field(name) == nil })
 	old, err := e.Record(ctx, org, id)
 	if err != nil {
 		return err
@@ -331,11 +340,11 @@ func (e *Engine) jobParked(ctx context.Context, org satchel.ID, raw json.RawMess
 	if err := json.Unmarshal(raw, &args); err != nil {
 		return jobs.Discard(err)
 	}
-	for range 10_000 {
-		var id, device, person satchel.ID
-		var number uint64
+	var id, device, person satchel.ID // the place behind what was looked at
+	var number uint64
+	for {
 		var payload []byte
-		err := e.cfg.Pool.QueryRow(ctx, sqlParked, org, args.Record, 1).Scan(&id, &device, &number, &person, &payload)
+		err := e.cfg.Pool.QueryRow(ctx, sqlParked, org, args.Record, device, int64(number), id).Scan(&id, &device, &number, &person, &payload)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -350,19 +359,87 @@ func (e *Engine) jobParked(ctx context.Context, org satchel.ID, raw json.RawMess
 		if err != nil {
 			return err
 		}
-		who, known := dir.Person(person)
-		if known && !who.Disabled {
-			if _, err := e.Submit(ctx, SystemMutation{Org: org, Source: "parked", Key: fmt.Sprintf("%s/%d/%s", device, number, m.ID),
-				Actor: &satchel.Principal{Org: org, Person: person, Roles: who.Roles}, Ops: m.Ops,
-				device: device, number: number, Cause: "it had waited for a record whose creation was refused"}); err != nil {
-				return err
-			}
+		if who, known := dir.Person(person); !known || who.Disabled {
+			continue // nothing is done in his name any more; it stays where it is kept
+		}
+		again := SystemMutation{Org: org, Source: "parked", Key: fmt.Sprintf("%s/%d/%s@%s", device, number, m.ID, args.Record),
+			Actor: &satchel.Principal{Org: org, Person: person}, Ops: m.Ops, At: time.UnixMilli(m.Recorded.WallMS),
+			device: device, number: number, token: m.Token, Cause: "it had waited for a record whose creation was refused"}
+		_, err = e.Submit(ctx, again)
+		if pg.Classify(err) == pg.BadData || isFault(err) {
+			again.culprit = true
+			_, err = e.Submit(ctx, again)
+		}
+		if err != nil {
+			return err
 		}
 		if _, err := e.cfg.Pool.Exec(ctx, sqlUnpark, org, args.Record, id); err != nil {
 			return err
 		}
 	}
+}
+
+// headsOf gives how many heads a record moves at most: those that it has and those that its kind can give it.
+func (b *batch) headsOf(r *row) int {
+	return len(r.buckets) + len(b.org.schema.Kind(r.rec.Kind).Buckets)
+}
+
+// top is the owner of the topmost record: the parent's, or where there is no parent the record's own.
+func top(parentOwner, owner satchel.ID) satchel.ID {
+	if parentOwner.IsZero() {
+		return owner
+	}
+	return parentOwner
+}
+
+// pullChildren takes what hangs under a record into the mutation, so that it moves in the same commit; where that is
+// more than one commit may move, a job moves it in pieces afterwards.
+func (a *attempt) pullChildren(ctx context.Context, parent satchel.ID) error {
+	left := MaxHeads - a.heads // of a commit of its own: where the batch has no room for it, it waits for the next
+	limit := max(left, 0) / 2  // each lies in one bucket at least, and may come to lie in another
+	children, err := a.b.children(ctx, parent, limit+1)
+	if err != nil {
+		return err
+	}
+	var found []*row
+	heads := 0
+	for _, id := range children {
+		if c := a.b.rows[id]; c != nil && a.rows[id] == nil {
+			found = append(found, c)
+			heads += a.b.headsOf(c)
+		}
+	}
+	if len(children) > limit || heads > left {
+		a.moves = append(a.moves, parent)
+		return nil
+	}
+	a.heads += heads
+	for _, c := range found {
+		next := *c
+		a.set(&next)
+	}
 	return nil
+}
+
+// children loads what hangs directly under a record, locked.
+func (b *batch) children(ctx context.Context, parent satchel.ID, limit int) ([]satchel.ID, error) {
+	rows, err := b.tx.Query(ctx, sqlChildren, b.orgID, []satchel.ID{parent}, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var ids []satchel.ID
+	for rows.Next() {
+		r, err := scanRecord(rows)
+		if err != nil {
+			return nil, err
+		}
+		if b.rows[r.rec.ID] == nil {
+			b.rows[r.rec.ID] = r
+		}
+		ids = append(ids, r.rec.ID)
+	}
+	return ids, rows.Err()
 }
 
 // recordArgs names the record of a job.

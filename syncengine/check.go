@@ -42,8 +42,13 @@ func (b *batch) mutate(ctx context.Context, m Mutation) error {
 		b.settled = append(b.settled, settledMutation{m, v})
 		return nil
 	}
+	before := b.lane.lastEvent
 	a.clockIn()
-	err := a.run(ctx)
+	err := b.shielded("mutation", func() error { return a.run(ctx) })
+	if errors.Is(err, errFull) {
+		b.lane.lastEvent = before
+		return err
+	}
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		return b.refuse(ctx, a, r)
 	}
@@ -82,7 +87,13 @@ func (a *attempt) run(ctx context.Context) error {
 	}
 	size := 0
 	for i := range a.m.Ops {
-		size += len(a.m.Ops[i].Fields) + len(a.m.Ops[i].Args)
+		op := &a.m.Ops[i]
+		size += len(op.Fields) + len(op.Args) + len(op.Kind) + len(op.Name) + 16*len(op.Increments)
+		for _, s := range op.Sets {
+			for _, el := range slices.Concat(s.Add, s.Remove) {
+				size += len(el) + 4
+			}
+		}
 	}
 	switch {
 	case len(a.m.Malformed) > 0:
@@ -106,7 +117,17 @@ func (a *attempt) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return a.place(ctx)
+	if err := a.place(ctx); err != nil {
+		return err
+	}
+	// Its attentions, and those of what came before, move a head each.
+	if len(a.b.settled) > 0 && a.b.heads+a.heads+len(a.b.pendAtt)+len(a.lost) > MaxHeads {
+		return errFull
+	}
+	if a.heads > MaxHeads {
+		return refuse(satchel.ReasonTooLarge, "", "the mutation would move too many records at once")
+	}
+	return nil
 }
 
 func (a *attempt) op(ctx context.Context, op Op) error {
@@ -283,6 +304,10 @@ func (a *attempt) patch(ctx context.Context, k *schema.Kind, r *row, op Op) erro
 		if err := a.field(k, s.Field, schema.Set); err != nil {
 			return err
 		}
+		// Elements have the form of a set's; of the two lists only the added ones are stored.
+		if p := k.CheckFields(map[string]any{s.Field: texts(s.Add)}); p != nil {
+			return problem(p)
+		}
 	}
 	for _, inc := range op.Increments {
 		if err := a.field(k, inc.Field, schema.Integer); err != nil {
@@ -377,6 +402,7 @@ func (a *attempt) delete(k *schema.Kind, r *row, op Op) error {
 		a.verdict.Paths = append(a.verdict.Paths, Path{Record: r.rec.ID})
 		return nil
 	}
+	a.overruled(r, k, got.Overwritten)
 	if got.Record != r.rec {
 		a.change(r, got.Record, entry{op: Delete})
 	}
@@ -390,7 +416,7 @@ func (a *attempt) guarded(k *schema.Kind, rec *schema.Record, fields []string) e
 	}
 	for _, fn := range a.b.e.guards {
 		if err := fn(a.b.org.schema, k, rec, fields); err != nil {
-			return err
+			return faultOf("guard", err)
 		}
 	}
 	return nil
@@ -424,14 +450,14 @@ func (a *attempt) command(ctx context.Context, k *schema.Kind, op Op) error {
 	v := &View{a: a}
 	ops, err := fn(ctx, v, Call{Record: op.Record, Kind: op.Kind, BaseRev: op.BaseRev, Args: op.Args})
 	if err != nil {
-		return err
+		return faultOf("command", err)
 	}
 	was := a.system
 	a.system = true
 	defer func() { a.system = was }()
 	for _, o := range ops {
 		if o.Action == Command {
-			return errors.New("syncengine: command " + op.Name + " gave a command")
+			return &fault{"command", errors.New(op.Name + " gave a command")}
 		}
 		r, err := a.row(ctx, o.Record)
 		if err != nil {

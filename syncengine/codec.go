@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/schema"
@@ -129,4 +132,91 @@ func decodeStamps(raw []byte) (map[string]schema.Stamp, error) {
 		out[path] = s
 	}
 	return out, nil
+}
+
+// itemsOf spells a refused op as values of fields; raw, where not "", stands in for values that Postgres refuses.
+func itemsOf(op Op, raw string) []any {
+	kind := clean(op.Kind)
+	item := func(field string, value any) any {
+		return map[string]any{"record": op.Record.String(), "kind": kind, "field": field,
+			"action": op.Action.String(), "value": value}
+	}
+	if raw == "" && !storableOp(op) {
+		raw = rawOp(op)
+	}
+	if raw != "" {
+		return []any{map[string]any{"record": op.Record.String(), "kind": kind, "field": "", "action": op.Action.String(),
+			"encoding": "base64", "value": raw}}
+	}
+	var out []any
+	fields, _ := schema.DecodeFields(op.Fields) // storableOp has looked
+	for _, name := range sortedKeys(fields) {
+		out = append(out, item(name, fields[name]))
+	}
+	for _, s := range op.Sets {
+		out = append(out, item(s.Field, map[string]any{"add": texts(s.Add), "remove": texts(s.Remove)}))
+	}
+	for _, inc := range op.Increments {
+		out = append(out, item(inc.Field, map[string]any{"by": json.Number(fmt.Sprint(inc.By))}))
+	}
+	if op.Action == Command {
+		args, _ := schema.DecodeFields(op.Args)
+		out = append(out, item("", map[string]any{"command": op.Name, "args": args}))
+	}
+	if len(out) == 0 {
+		out = append(out, item("", nil))
+	}
+	return out
+}
+
+// storable tells whether a mutation can be kept as JSON: what Postgres or the decoder refuses is kept as bytes.
+func storable(m Mutation) bool {
+	for _, op := range m.Ops {
+		if !storableOp(op) {
+			return false
+		}
+	}
+	return true
+}
+
+func storableOp(op Op) bool {
+	ok := clean(op.Kind) == op.Kind && clean(op.Name) == op.Name
+	for _, raw := range []json.RawMessage{op.Fields, op.Args} {
+		_, err := schema.DecodeFields(raw)
+		ok = ok && err == nil
+	}
+	for _, s := range op.Sets {
+		for _, text := range slices.Concat([]string{s.Field}, s.Add, s.Remove) {
+			ok = ok && storableText(text)
+		}
+	}
+	for _, inc := range op.Increments {
+		ok = ok && storableText(inc.Field)
+	}
+	return ok
+}
+
+// rawOp spells what an op holds in base64.
+func rawOp(op Op) string {
+	raw := append(append([]byte(nil), op.Fields...), op.Args...)
+	for _, s := range op.Sets {
+		raw = append(raw, fmt.Sprintf("%q", s)...)
+	}
+	for _, inc := range op.Increments {
+		raw = append(raw, fmt.Sprintf("%q", inc.Field)...)
+	}
+	return encode64(raw)
+}
+
+// storableText tells whether Postgres can hold a text.
+func storableText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+// clean makes of a name from outside one that can be stored.
+func clean(name string) string {
+	name = strings.ReplaceAll(strings.ToValidUTF8(name, "?"), "\x00", "?")
+	for len(name) > 63 {
+		_, size := utf8.DecodeLastRuneInString(name)
+		name = name[:len(name)-size]
+	}
+	return name
 }

@@ -94,7 +94,7 @@ func (e *Engine) newSystemBatch(tx *pg.Tx, m SystemMutation) *batch {
 	if m.Actor != nil {
 		b.person = m.Actor.Person
 	}
-	b.device = m.device
+	b.device, b.in.culprit = m.device, m.culprit
 	b.in.Mutations = []Mutation{{Number: m.number, ID: satchel.DerivedID(m.Org, m.Source+"/"+m.Key), Ops: m.Ops, Token: m.token}}
 	return b
 }

@@ -112,6 +112,8 @@ type SystemMutation struct {
 	device satchel.ID
 	number uint64
 	token  []byte
+	// culprit says that Postgres refuses the mutation's data: refuse it, keep its bytes.
+	culprit bool
 }
 
 // Status is the fate of a mutation, spelt like the enum satchel.v1.Status without its prefix.

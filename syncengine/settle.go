@@ -41,6 +41,7 @@ type lostValue struct {
 // attention is what a person must look at: one record per (person, record), whose items are values of fields, so that
 // each is shown under the field rights of the record it came from (S21).
 type attention struct {
+	id     satchel.ID // zero = the one of the person and record
 	person satchel.ID // zero = whoever wrote with device
 	device satchel.ID
 	record satchel.ID
@@ -50,14 +51,18 @@ type attention struct {
 	items  []any
 }
 
-// maxItems bounds an attention; older ones stay in history.
-const maxItems = 200
+// maxItems and maxItemBytes bound an attention; older items stay in history, the newest stays in any case.
+const (
+	maxItems     = 200
+	maxItemBytes = 256 << 10
+)
 
 type refusedRow struct{ record, attention, person satchel.ID }
 
 type parkedRow struct {
 	record satchel.ID
 	m      Mutation
+	at     int64 // event time, which the clock pairs of its call gave
 }
 
 func (a *attempt) editOf(op Op, fields map[string]any) schema.Edit {
@@ -81,10 +86,7 @@ func (a *attempt) edit(k *schema.Kind, r *row, op Op, fields map[string]any, set
 		a.lost = append(a.lost, lostValue{to: a.b.person, record: r.rec.ID, kind: k.Name, field: v.Path, value: v.Value,
 			policy: v.Policy, action: Patch})
 	}
-	for _, v := range got.Overwritten {
-		a.lost = append(a.lost, lostValue{device: v.By.Device, record: r.rec.ID, kind: k.Name, field: v.Path, value: v.Value,
-			policy: v.Policy, action: Patch, overruled: true})
-	}
+	a.overruled(r, k, got.Overwritten)
 	switch {
 	case got.Conflicted:
 		a.worst(Conflicted, satchel.ReasonConcurrent)
@@ -99,6 +101,14 @@ func (a *attempt) edit(k *schema.Kind, r *row, op Op, fields map[string]any, set
 		a.history = append(a.history, entry{record: r.rec.ID, rev: r.rec.Rev, op: Patch, lost: got.Lost, at: a.at, number: a.m.Number})
 	}
 	return nil
+}
+
+// overruled notes values that stood and were replaced by somebody who had not seen them.
+func (a *attempt) overruled(r *row, k *schema.Kind, values []schema.Value) {
+	for _, v := range values {
+		a.lost = append(a.lost, lostValue{device: v.By.Device, record: r.rec.ID, kind: k.Name, field: v.Path, value: v.Value,
+			policy: v.Policy, action: Patch, overruled: true})
+	}
 }
 
 // worst makes the verdict at least this bad.
@@ -128,6 +138,9 @@ func (a *attempt) set(r *row) {
 
 // place finds where the changed records must lie, and moves what hangs below a record whose owner changed.
 func (a *attempt) place(ctx context.Context) error {
+	for _, id := range a.order {
+		a.heads += a.b.headsOf(a.rows[id])
+	}
 	for i := 0; i < len(a.order); i++ { // grows while children are found
 		r := a.rows[a.order[i]]
 		k := a.b.org.schema.Kind(r.rec.Kind)
@@ -149,70 +162,13 @@ func (a *attempt) place(ctx context.Context) error {
 			}
 		}
 		r.place = access.Place(k, r.rec, r.parentOwner, a.b.org.dir, a.b.org.zone)
-		a.heads += len(r.buckets) + len(r.place)
 		if after := top(r.parentOwner, r.rec.OwnerID(k)); r.stored != nil && after != before {
 			if err := a.pullChildren(ctx, r.rec.ID); err != nil {
 				return err
 			}
 		}
-		if a.heads > MaxHeads*2 {
-			return refuse(satchel.ReasonTooLarge, "", "the mutation would move too many records at once")
-		}
 	}
 	return nil
-}
-
-// top is the owner of the topmost record: the parent's, or where there is no parent the record's own.
-func top(parentOwner, owner satchel.ID) satchel.ID {
-	if parentOwner.IsZero() {
-		return owner
-	}
-	return parentOwner
-}
-
-// pullChildren takes what hangs under a record into the mutation, so that it moves in the same commit; where that is
-// more than one commit may move, a job moves it in pieces afterwards.
-func (a *attempt) pullChildren(ctx context.Context, parent satchel.ID) error {
-	limit := (MaxHeads - a.heads) / (2 * access.MaxBucketsPerRecord / 2)
-	children, err := a.b.children(ctx, parent, max(limit, 0)+1)
-	if err != nil {
-		return err
-	}
-	if len(children) > limit {
-		a.moves = append(a.moves, parent)
-		return nil
-	}
-	for _, id := range children {
-		if _, mine := a.rows[id]; mine {
-			continue
-		}
-		if c := a.b.rows[id]; c != nil {
-			next := *c
-			a.set(&next)
-		}
-	}
-	return nil
-}
-
-// children loads what hangs directly under a record, locked.
-func (b *batch) children(ctx context.Context, parent satchel.ID, limit int) ([]satchel.ID, error) {
-	rows, err := b.tx.Query(ctx, sqlChildren, b.orgID, []satchel.ID{parent}, limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var ids []satchel.ID
-	for rows.Next() {
-		r, err := scanRecord(rows)
-		if err != nil {
-			return nil, err
-		}
-		if b.rows[r.rec.ID] == nil {
-			b.rows[r.rec.ID] = r
-		}
-		ids = append(ids, r.rec.ID)
-	}
-	return ids, rows.Err()
 }
 
 // accept lets a mutation's work stand in the batch.
@@ -249,9 +205,6 @@ func (b *batch) accept(a *attempt) {
 	b.settled = append(b.settled, settledMutation{a.m, a.verdict})
 }
 
-// room tells whether another mutation may join the commit.
-func (b *batch) room() bool { return b.heads < MaxHeads }
-
 // attentionID is the same for one person and record, so that there is at most one (F26).
 func attentionID(person, record satchel.ID) satchel.ID {
 	return satchel.DerivedID(person, "attention/"+record.String())
@@ -274,28 +227,35 @@ func (b *batch) attend(l lostValue) satchel.ID {
 }
 
 // refuse keeps a refused mutation: its number is used up, its values go to an attention (S5). What depends on a refused
-// creation is kept under the attention of that one.
+// creation is kept under the attention of that one, and waits for it.
 func (b *batch) refuse(ctx context.Context, a *attempt, r *Refusal) error {
 	v := Verdict{Number: a.m.Number, Status: r.Status, Reason: r.Reason, Detail: r.Detail, Notes: a.verdict.Notes}
 	if len(a.m.Ops) > 0 {
 		v.Paths = []Path{{Record: a.m.Ops[0].Record, Path: r.Path}}
 	}
-	if b.source == nil && len(a.m.Ops) > 0 && !(r.Routine && len(a.m.Ops) == 1) {
+	if b.ofADevice() && len(a.m.Ops) > 0 && !(r.Routine && len(a.m.Ops) == 1) {
 		first := a.m.Ops[0]
-		if r.Reason == satchel.ReasonDependsOn {
-			v.Attention = b.park(a.m)
+		att := attention{person: b.person, record: first.Record, kind: clean(first.Kind), cause: "refused", reason: r.Reason}
+		if root, id := b.waitsFor(a.m, r); !id.IsZero() {
+			att.id, att.record = id, root
+			b.parks = append(b.parks, parkedRow{record: root, m: a.m, at: a.at})
 		} else {
-			v.Attention = attentionID(b.person, first.Record)
-			att := attention{person: b.person, record: first.Record, kind: first.Kind, cause: "refused", reason: r.Reason}
-			for _, op := range a.m.Ops[:min(len(a.m.Ops), MaxOps)] {
-				att.items = append(att.items, itemsOf(op, b.culpritPayload(a))...)
-			}
-			b.pendAtt = append(b.pendAtt, att)
+			att.id = attentionID(b.person, first.Record)
 		}
-		for _, op := range a.m.Ops {
-			if existing, err := b.get(ctx, op.Record); err != nil {
+		v.Attention = att.id
+		for _, op := range a.m.Ops[:min(len(a.m.Ops), MaxOps)] {
+			att.items = append(att.items, itemsOf(op, b.culpritPayload(a))...)
+		}
+		b.pendAtt = append(b.pendAtt, att)
+		for _, op := range a.m.Ops[:min(len(a.m.Ops), MaxOps)] {
+			if op.Action != Create || !b.refused[op.Record].IsZero() {
+				continue
+			}
+			existing, err := b.get(ctx, op.Record)
+			if err != nil {
 				return err
-			} else if op.Action == Create && existing == nil && b.refused[op.Record].IsZero() {
+			}
+			if existing == nil {
 				b.refused[op.Record] = v.Attention
 				b.newRef = append(b.newRef, refusedRow{op.Record, v.Attention, b.person})
 			}
@@ -308,55 +268,23 @@ func (b *batch) refuse(ctx context.Context, a *attempt, r *Refusal) error {
 	return nil
 }
 
-// park keeps a mutation until the refused creation that it names is resolved, and gives the attention of that one.
-func (b *batch) park(m Mutation) satchel.ID {
+// ofADevice tells whether a person's device made the batch, now or before it was parked: what is refused of it is kept.
+func (b *batch) ofADevice() bool { return b.source == nil || !b.source.device.IsZero() }
+
+// waitsFor finds the refused creation that a refused mutation waits for, and the attention of that one; zero = none.
+// A mutation that cannot be stored to be done again does not wait.
+func (b *batch) waitsFor(m Mutation, r *Refusal) (root, attention satchel.ID) {
+	if r.Reason != satchel.ReasonDependsOn || !storable(m) {
+		return root, attention
+	}
 	for _, op := range m.Ops {
 		for _, id := range append([]satchel.ID{op.Record}, referenced(op.Fields)...) {
 			if att, waits := b.refused[id]; waits {
-				b.parks = append(b.parks, parkedRow{record: id, m: m})
-				return att
+				return id, att
 			}
 		}
 	}
-	return satchel.ID{}
-}
-
-// itemsOf spells a refused op as values of fields; raw, where not "", stands in for values that Postgres refuses.
-func itemsOf(op Op, raw string) []any {
-	item := func(field string, value any) any {
-		return map[string]any{"record": op.Record.String(), "kind": op.Kind, "field": field,
-			"action": op.Action.String(), "value": value}
-	}
-	if raw != "" {
-		return []any{map[string]any{"record": op.Record.String(), "kind": op.Kind, "field": "", "action": op.Action.String(),
-			"encoding": "base64", "value": raw}}
-	}
-	var out []any
-	fields, err := schema.DecodeFields(op.Fields)
-	if err != nil && len(op.Fields) > 0 {
-		out = append(out, map[string]any{"record": op.Record.String(), "kind": op.Kind, "field": "", "action": op.Action.String(),
-			"encoding": "base64", "value": encode64(op.Fields)})
-	}
-	for _, name := range sortedKeys(fields) {
-		out = append(out, item(name, fields[name]))
-	}
-	for _, s := range op.Sets {
-		out = append(out, item(s.Field, map[string]any{"add": texts(s.Add), "remove": texts(s.Remove)}))
-	}
-	for _, inc := range op.Increments {
-		out = append(out, item(inc.Field, map[string]any{"by": json.Number(fmt.Sprint(inc.By))}))
-	}
-	if op.Action == Command {
-		args, err := schema.DecodeFields(op.Args)
-		if err != nil {
-			args = nil
-		}
-		out = append(out, item("", map[string]any{"command": op.Name, "args": args}))
-	}
-	if len(out) == 0 {
-		out = append(out, item("", nil))
-	}
-	return out
+	return root, attention
 }
 
 // finish turns what people must look at into records.
@@ -369,10 +297,8 @@ func (b *batch) finish(ctx context.Context) error {
 	}
 	var ids []satchel.ID
 	for _, p := range b.pendAtt {
-		if id := attentionID(p.person, p.record); !p.person.IsZero() {
-			if _, known := b.rows[id]; !known {
-				ids = append(ids, id)
-			}
+		if _, known := b.rows[p.key()]; !known && !p.person.IsZero() {
+			ids = append(ids, p.key())
 		}
 	}
 	slices.SortFunc(ids, compareIDs)
@@ -431,19 +357,33 @@ func (b *batch) findWriters(ctx context.Context) error {
 	return nil
 }
 
+// key is the id of the attention's record.
+func (p attention) key() satchel.ID {
+	if !p.id.IsZero() {
+		return p.id
+	}
+	return attentionID(p.person, p.record)
+}
+
 // keepAttention opens the attention of a person and record, or adds to the open one.
 func (a *attempt) keepAttention(ctx context.Context, p attention) error {
-	k := a.b.org.schema.Kind("attention")
+	k := a.b.org.schema.Kind(attentionKind)
 	if k == nil {
-		return nil // a schema without attentions: history has the values
+		return nil // PublishSchema refuses such a schema
 	}
-	id := attentionID(p.person, p.record)
+	id := p.key()
 	r, err := a.row(ctx, id)
 	if err != nil {
 		return err
 	}
+	if r != nil && r.rec.Kind != k.Name {
+		// Somebody made a record of another kind with the id that his attention would have. It is his own doing, and
+		// must not keep others from their work.
+		a.b.e.cfg.Logger.Error("syncengine: an attention's id is taken by a record of another kind", "org", a.b.orgID, "record", id)
+		return nil
+	}
 	fields := map[string]any{"person": p.person.String(), "record": p.record.String(), "record_kind": p.kind,
-		"cause": p.cause, "open": true, "items": p.items}
+		"cause": p.cause, "open": true, "items": bounded(p.items)}
 	if p.reason != "" {
 		fields["reason"] = string(p.reason)
 	}
@@ -455,27 +395,55 @@ func (a *attempt) keepAttention(ctx context.Context, p attention) error {
 		a.set(&row{rec: rec, changed: true})
 		return nil
 	}
+	cut := true
 	if open, _ := r.rec.Data["open"].(bool); open && !r.rec.Deleted {
 		old, _ := r.rec.Data["items"].([]any)
-		items := append(slices.Clone(old), p.items...)
-		fields["items"] = items[max(0, len(items)-maxItems):]
+		all := append(slices.Clone(old), p.items...)
+		items := bounded(all)
+		cut = len(items) < len(all)
+		fields = map[string]any{"items": items}
 	}
-	got, problem := schema.Merge(k, r.rec, schema.Edit{Base: r.rec.Rev, At: a.at, Fields: fields})
+	rec := r.rec
+	if rec.Deleted { // a kind whose deletes win would refuse the edit
+		rec = rec.Clone()
+		rec.Deleted, rec.Rev = false, rec.Rev+1
+	}
+	got, problem := schema.Merge(k, rec, schema.Edit{Base: rec.Rev, At: a.at, Fields: fields})
 	if problem != nil {
 		return fmt.Errorf("syncengine: attention: %s %v", problem.Reason, problem.Paths)
 	}
-	if got.Record != r.rec {
-		a.change(r, got.Record, entry{op: Patch, before: got.Changed})
+	if got.Record == r.rec {
+		return nil
 	}
+	before := got.Changed
+	if !cut { // what was only added to stands as it was: history need not repeat it
+		before = nil
+	}
+	a.change(r, got.Record, entry{op: Patch, before: before})
 	return nil
 }
+
+// bounded cuts the oldest items of an attention that is too long.
+func bounded(items []any) []any {
+	size := 0
+	for i := len(items) - 1; i >= 0; i-- {
+		text, err := encodeJSON(items[i])
+		if size += len(text); err != nil || i < len(items)-1 && size > maxItemBytes || len(items)-i > maxItems {
+			return items[i+1:]
+		}
+	}
+	return items
+}
+
+// attentionKind is the kind of what a person must look at.
+const attentionKind = "attention"
 
 // react lets the observers look at what changed (step 6) and enqueues the engine's own jobs.
 func (b *batch) react(ctx context.Context) error {
 	if len(b.changes) > 0 {
 		for _, observe := range b.e.observers {
-			if err := observe(ctx, b.tx, b.changes); err != nil {
-				return fmt.Errorf("observer: %w", err)
+			if err := b.shielded("observer", func() error { return observe(ctx, b.tx, b.changes) }); err != nil {
+				return faultOf("observer", err)
 			}
 		}
 	}

@@ -110,7 +110,8 @@ const sqlPark = `-- syncengine.Park
 INSERT INTO parked (org_id, record_id, id, device_id, number, person_id, mutation) VALUES ($1, $2, $3, $4, $5, $6, $7)`
 
 const sqlParked = `-- syncengine.Parked
-SELECT id, device_id, number, person_id, mutation FROM parked WHERE org_id = $1 AND record_id = $2 ORDER BY device_id, number, id LIMIT $3`
+SELECT id, device_id, number, person_id, mutation FROM parked WHERE org_id = $1 AND record_id = $2 AND (device_id, number, id) > ($3, $4, $5)
+ORDER BY device_id, number, id LIMIT 1`
 
 const sqlUnpark = `-- syncengine.Unpark
 DELETE FROM parked WHERE org_id = $1 AND record_id = $2 AND id = $3`
@@ -149,7 +150,7 @@ UPDATE lane SET next = $3, confirmed = greatest(confirmed, $4), last_event = $5,
 WHERE org_id = $1 AND device_id = $2`
 
 const sqlContact = `-- syncengine.Contact
-UPDATE lane SET confirmed = greatest(confirmed, $3), last_contact = $4, outbox_count = $5, outbox_oldest = $6, media_bytes = $7
+UPDATE lane SET confirmed = greatest(confirmed, least($3, next - 1)), last_contact = $4, outbox_count = $5, outbox_oldest = $6, media_bytes = $7
 WHERE org_id = $1 AND device_id = $2`
 
 // Buckets.

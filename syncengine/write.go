@@ -50,7 +50,7 @@ func (b *batch) commit(ctx context.Context) (uint64, error) {
 	if err := b.queueRecords(&q, nums); err != nil {
 		return 0, err
 	}
-	if len(b.writes.heads.buckets) == 0 && len(b.settled) == 0 {
+	if q.Len() == 0 && len(b.settled) == 0 {
 		return 0, nil // a piece of a move in which everything lies where it must
 	}
 	if err := b.queueHistory(&q); err != nil {
@@ -172,11 +172,14 @@ func (b *batch) queueRecords(q *pgx.Batch, nums map[access.Bucket]int64) error {
 			if err := upd.add(r, buckets, b.org.schema); err != nil {
 				return err
 			}
-		case slices.Equal(buckets, r.buckets):
+		case slices.Equal(buckets, r.buckets) && r.parentOwner == r.above:
 			continue
 		default:
 			moveIDs, moveOwners = append(moveIDs, id), append(moveOwners, r.parentOwner)
 			moveBuckets = append(moveBuckets, arrayText(buckets))
+			if slices.Equal(buckets, r.buckets) {
+				continue // nobody sees a difference; what hangs below will
+			}
 		}
 		b.noteHeads(r, buckets)
 	}
@@ -344,6 +347,7 @@ func (b *batch) queueKept(q *pgx.Batch) error {
 		q.Queue(sqlNewRefused, b.orgID, r.record, r.attention, r.person)
 	}
 	for _, p := range b.parks {
+		p.m.Recorded = ClockReading{WallMS: p.at}
 		raw, err := json.Marshal(p.m)
 		if err != nil {
 			return err
