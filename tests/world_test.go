@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/identity"
 	"github.com/satchel-sync/satchel/internal/app"
@@ -28,20 +30,26 @@ type product struct {
 	url string
 }
 
-// serve starts the product with the organisation of docs/protocol.md: Acme, whose team North has the reps Ann and Ben
-// and their manager Mei.
+// serve starts the product with the organisation of docs/protocol.md.
 func serve(t *testing.T) *product {
 	t.Helper()
+	return serveWith(t, func(t *testing.T, a *app.App, _ *pgxpool.Pool) { hire(t, a) })
+}
+
+// serveWith starts the product with what load brings into its database.
+func serveWith(t *testing.T, load func(*testing.T, *app.App, *pgxpool.Pool)) *product {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
+	pool := pgtest.New(t)
 	a, err := app.New(ctx, app.Config{
-		Pool: pgtest.New(t), BlobURL: "file://" + filepath.Join(t.TempDir(), "blobs"), Secret: make([]byte, 32),
+		Pool: pool, BlobURL: "file://" + filepath.Join(t.TempDir(), "blobs"), Secret: make([]byte, 32),
 		Identity: app.Identity{Hashing: identity.Argon2{MemoryKiB: 64, Passes: 1, Lanes: 1}, AddressPerSecond: -1},
 	})
 	if err != nil {
 		cancel()
 		t.Fatal(err)
 	}
-	hire(t, a)
+	load(t, a, pool)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		cancel()
@@ -63,6 +71,7 @@ func serve(t *testing.T) *product {
 	return &product{App: a, url: "http://" + l.Addr().String()}
 }
 
+// hire makes Acme, whose team North has the reps Ann and Ben and their manager Mei.
 func hire(t *testing.T, a *app.App) {
 	t.Helper()
 	ctx := context.Background()
