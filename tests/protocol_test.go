@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -68,7 +69,9 @@ func TestAnExampleThatDoesNotHoldIsFound(t *testing.T) {
 		"must be absent and is there":   {`{"a":null}`, `{"a":1}`, false},
 		"a list is whole":               {`{"a":[1]}`, `{"a":[1,2]}`, false},
 		"a list with more":              {`{"a":[2,"…"]}`, `{"a":[1,2,3]}`, true},
-		"a list in another order":       {`{"a":[2,1,"…"]}`, `{"a":[1,2,3]}`, false},
+		"a list with more, any order":   {`{"a":[2,1,"…"]}`, `{"a":[1,2,3]}`, true},
+		"a list in another order":       {`{"a":[2,1]}`, `{"a":[1,2]}`, false},
+		"a list with an element less":   {`{"a":[1,1,"…"]}`, `{"a":[1,2,3]}`, false},
 		"kept once":                     {`{"a":"{{x}}","b":"{{x}}"}`, `{"a":"1","b":"1"}`, true},
 		"kept and another":              {`{"a":"{{x}}","b":"{{x}}"}`, `{"a":"1","b":"2"}`, false},
 		"an object in a text":           {`{"a":"{\"b\": 1}"}`, `{"a":"{\"c\":2, \"b\":1}"}`, true},
@@ -276,7 +279,7 @@ func compareMember(at string, want any, have map[string]any, key string, kept ma
 	return compare(at, want, value, kept)
 }
 
-// compareList looks at a list: whole, or, where the example ends in …, at elements that come in this order among others.
+// compareList looks at a list: whole and in order, or, where the example ends in …, at elements that are among others.
 func compareList(at string, want []any, have any, kept map[string]string) error {
 	h, ok := have.([]any)
 	if !ok {
@@ -293,25 +296,19 @@ func compareList(at string, want []any, have any, kept map[string]string) error 
 		}
 		return nil
 	}
-	next := 0
+	used := make([]bool, len(h))
 	for i, w := range want[:len(want)-1] {
-		var err error
-		for ; next < len(h); next++ {
-			trial := map[string]string{}
-			for k, v := range kept {
-				trial[k] = v
-			}
-			if err = compare(fmt.Sprintf("%s[%d]", at, next), w, h[next], trial); err == nil {
-				for k, v := range trial {
-					kept[k] = v
-				}
-				break
+		found := false
+		for j := 0; j < len(h) && !found; j++ {
+			trial := maps.Clone(kept)
+			if found = !used[j] && compare(fmt.Sprintf("%s[%d]", at, j), w, h[j], trial) == nil; found {
+				used[j] = true
+				maps.Copy(kept, trial)
 			}
 		}
-		if next == len(h) {
-			return fmt.Errorf("%s has no element like the example's %d (the last one looked at: %w)", at, i, err)
+		if !found {
+			return fmt.Errorf("%s has no element like the example's %d", at, i)
 		}
-		next++
 	}
 	return nil
 }
