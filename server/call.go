@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -200,16 +202,20 @@ func problems(bad *protovalidate.ValidationError) string {
 // A body that does not decode would leave connect before any interceptor and without an ErrorDetail. So the codecs
 // never fail: they mark the message, and valid refuses it. The mark is an unknown field of this number, which no
 // message of the contract has; a client that sends it is refused in the same way.
-const undecodableField = 536870911
+const undecodableField protowire.Number = protowire.MaxValidNumber
+
+func undecodableMark() []byte {
+	return protowire.AppendVarint(protowire.AppendTag(nil, undecodableField, protowire.VarintType), 1)
+}
 
 func markUndecodable(m proto.Message) {
 	proto.Reset(m)
-	m.ProtoReflect().SetUnknown([]byte{0xf8, 0xff, 0xff, 0xff, 0x0f, 0x01}) // the field as a varint, 1
+	m.ProtoReflect().SetUnknown(undecodableMark())
 }
 
 func isUndecodable(m proto.Message) bool {
 	raw := m.ProtoReflect().GetUnknown()
-	return len(raw) == 6 && string(raw) == "\xf8\xff\xff\xff\x0f\x01"
+	return len(raw) > 0 && bytes.Equal(raw, undecodableMark())
 }
 
 // codec is one of connect's codecs that marks what it cannot decode.

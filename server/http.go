@@ -38,6 +38,11 @@ func (s *Server) calls(next http.Handler) http.Handler {
 		header.Set(reqIDHeader, c.id)
 		header.Set("X-Content-Type-Options", "nosniff")
 		r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
+		if r.Body != nil && r.Body != http.NoBody {
+			// Also for a body that nobody reads: net/http itself reads some of it before the answer leaves. A test without
+			// a network has no deadlines, and nobody slow.
+			_ = c.response.SetReadDeadline(time.Now().Add(s.grace))
+		}
 		if r.Body != nil && r.Body != http.NoBody && !strings.HasPrefix(r.URL.Path, mediaPrefix) {
 			limit := int64(MaxBody)
 			if open(r.URL.Path) {
@@ -50,7 +55,7 @@ func (s *Server) calls(next http.Handler) http.Handler {
 		rec := &statusWriter{ResponseWriter: w}
 		defer func() {
 			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler {
+				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(p)
 				}
 				s.log.ErrorContext(r.Context(), "request panicked", "request", c.id, "stack", string(debug.Stack()))

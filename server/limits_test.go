@@ -76,23 +76,30 @@ func TestABodyThatDripsIsEndedByTimeOut(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx, l) }()
 	t.Cleanup(func() { stop(); <-ended })
-	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprint(conn, "POST /satchel.v1.AuthService/Refresh HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{")
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	raw, err := io.ReadAll(res.Body)
-	if err != nil || !strings.Contains(string(raw), "deadline_exceeded") || !strings.Contains(string(raw), "REASON_DEADLINE") {
-		t.Errorf("got %s %v", raw, err)
+	for path, want := range map[string]string{
+		"/satchel.v1.AuthService/Refresh": "REASON_DEADLINE",
+		"/satchel.v1.SyncService/Sync":    "REASON_TOKEN_EXPIRED", // nobody reads this body
+		"/nothing":                        "unimplemented",
+	} {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{", path)
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		defer res.Body.Close()
+		raw, err := io.ReadAll(res.Body)
+		if err != nil || !strings.Contains(string(raw), want) {
+			t.Errorf("%s: got %s %v", path, raw, err)
+		}
 	}
 }
 

@@ -3,7 +3,6 @@ package server_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -17,7 +16,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/proto"
 
 	satchel "github.com/satchel-sync/satchel"
@@ -125,9 +123,9 @@ func (w *world) pass(d time.Duration) { w.clock.Add(d.Milliseconds()) }
 
 // h2c is a client that speaks HTTP/2 without TLS.
 func h2c(t *testing.T) *http.Client {
-	transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, addr)
-	}}
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: p}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
