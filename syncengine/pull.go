@@ -133,6 +133,7 @@ type pageBuilder struct {
 	clock  clock
 	turn   turn
 	budget int // bytes left
+	used   int // bytes of the page's changes
 	page   *Page
 	full   bool // the budget is used up
 }
@@ -276,8 +277,19 @@ func (b *pageBuilder) fill(ctx context.Context) error {
 	return nil
 }
 
-// chunk guesses how many rows use up the budget.
-func (b *pageBuilder) chunk() int { return min(max(b.budget/400, 20), 5000) }
+// usualRow is what a row takes of the budget until some were seen, in bytes.
+const usualRow = 1000
+
+// chunk guesses how many rows use up the budget, from those of the page so far, and a tenth more: rows beyond the
+// budget were read in vain, and too few cost another look.
+func (b *pageBuilder) chunk() int {
+	row := usualRow
+	if n := len(b.page.Changes); n > 0 {
+		row = b.used / n
+	}
+	n := b.budget / row
+	return min(max(n+n/10, 20), 5000)
+}
 
 // take reads heads with their rows, in (seq, record) order, groups those of one record, and stops when the budget is
 // used up. It gives how many heads it read; of a full chunk the last group may be cut, so it is left for the next one.
@@ -295,6 +307,7 @@ func (b *pageBuilder) take(rows pgx.Rows, limit int, wanted func(bucket int64, k
 				cur.Fields = nil
 			}
 			b.page.Changes = append(b.page.Changes, cur)
+			b.used += len(cur.Fields) + rowOverhead
 			b.budget -= len(cur.Fields) + rowOverhead
 			b.full = b.budget <= 0
 		}

@@ -218,7 +218,7 @@ func (p *phone) stage(pg *syncengine.Page) {
 	p.w.t.Helper()
 	p.pages++
 	forget := func(match func(id satchel.ID, h *held, bucket int64) bool) {
-		for _, m := range []map[satchel.ID]*held{p.records, p.staged} {
+		for i, m := range []map[satchel.ID]*held{p.records, p.staged} {
 			for id, h := range m {
 				if h == nil {
 					continue
@@ -228,7 +228,7 @@ func (p *phone) stage(pg *syncengine.Page) {
 						delete(h.buckets, b)
 					}
 				}
-				if len(h.buckets) == 0 {
+				if len(h.buckets) == 0 && i == 0 { // a staged one stays: it may have brought that the record left others
 					delete(m, id)
 				}
 			}
