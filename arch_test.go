@@ -52,7 +52,8 @@ var vendors = map[string][]string{
 }
 
 // laboratory lists what no package that serve reaches may import: fakes, test kits, generators.
-var laboratory = []string{"internal/pgtest", "internal/fakes", "internal/sim", "internal/bench", "clients/go", "internal/story"}
+var laboratory = []string{"internal/pgtest", "internal/fakes", "internal/sim", "internal/bench", "clients/go", "internal/story",
+	"internal/demodata", "internal/demoorg"}
 
 // source is one package's own source, tests left out.
 type source struct {
