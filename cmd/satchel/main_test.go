@@ -229,6 +229,8 @@ func TestACallThatMakesNoSenseSaysSoAndExitsWithTwo(t *testing.T) {
 		{"half a certificate", []string{db, blobs, secret}, "serve --tls-cert=x.pem", "come together"},
 		{"a proxy that is no network", []string{db, blobs, secret}, "serve --trust-proxy=proxy", "--trust-proxy"},
 		{"an address that is none", []string{db, blobs, secret}, "serve --listen=nonsense", "host:port"},
+		{"a service account that is none", []string{db, blobs, secret}, "serve --fcm-credentials=main.go", "no JSON"},
+		{"a collector that is none", []string{db, blobs, secret}, "serve --listen=127.0.0.1:0 --otlp-endpoint=somewhere", "--otlp-endpoint"},
 		{"a person without a role", []string{db}, "user add acme li", "--role"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

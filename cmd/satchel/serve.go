@@ -85,7 +85,7 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }() // Serve closes it when it comes that far
 	if cfg.Tracer, err = c.tracer(ctx, cfg.Logger); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -210,4 +211,91 @@ func TestADevelopmentServerTakesCallsFromEveryOriginAndAProductionServerFromNone
 	if got := allowed(serve(t, env, "--dev", "--demo-data=small")); got == "" {
 		t.Error("a development server allows no origin")
 	}
+}
+
+func TestTracesAreSentToTheCollectorAtTheLatestWhenTheServerEnds(t *testing.T) {
+	t.Parallel()
+	paths := make(chan string, 100)
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		select {
+		case paths <- r.URL.Path:
+		default:
+		}
+		w.WriteHeader(http.StatusOK)
+	}))
+	defer collector.Close()
+	r := serve(t, append(production(t, pgtest.URL(t)), "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL))
+	if status, _ := r.call("AuthService/SignIn", `{"login":"nobody","password":"no password"}`); status == http.StatusOK {
+		t.Fatal("nobody signed in")
+	}
+	if status := r.end(syscall.SIGTERM); status != 0 {
+		t.Fatalf("exit status %d:\n%s", status, r.stderr.String())
+	}
+	select {
+	case path := <-paths:
+		if path != "/v1/traces" {
+			t.Fatalf("traces went to %s", path)
+		}
+	default:
+		t.Fatal("no trace was sent")
+	}
+}
+
+func TestACallThatRunsIsAnsweredWhenTheServerIsToldToEnd(t *testing.T) {
+	t.Parallel()
+	r := serve(t, []string{"DATABASE_URL=" + pgtest.URL(t), "SATCHEL_DATA_DIR=" + t.TempDir()}, "--dev", "--demo-data=small")
+	_, session := r.call("AuthService/SignIn", `{"login":"rep01","password":"satchel-demo"}`)
+	token, _ := session["tokens"].(map[string]any)["accessToken"].(string)
+	// The body comes in two halves; between them the server is told to end.
+	body, send := io.Pipe()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.base+"/satchel.v1.SyncService/Sync", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+token)
+	// The client sends the body only when the server asks for it, so that the first write below ends when the call runs.
+	req.Header.Set("Expect", "100-continue")
+	client := &http.Client{Transport: &http.Transport{ExpectContinueTimeout: 20 * time.Second, DisableKeepAlives: true}}
+	answer := make(chan int, 1)
+	go func() {
+		resp, err := client.Do(req)
+		if err != nil {
+			answer <- 0
+			return
+		}
+		defer resp.Body.Close()
+		_, _ = io.Copy(io.Discard, resp.Body)
+		answer <- resp.StatusCode
+	}()
+	if _, err := io.WriteString(send, `{"maxBytes":`); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for r.accepts() { // it takes no new connections any more
+		time.Sleep(5 * time.Millisecond)
+	}
+	if _, err := io.WriteString(send, `1000}`); err != nil {
+		t.Fatal(err)
+	}
+	_ = send.Close()
+	if status := <-answer; status != http.StatusOK {
+		t.Fatalf("the call that ran got %d", status)
+	}
+	if status := r.end(syscall.Signal(0)); status != 0 {
+		t.Fatalf("exit status %d:\n%s", status, r.stderr.String())
+	}
+}
+
+// accepts tells whether the server takes new connections.
+func (r *running) accepts() bool {
+	c, err := net.DialTimeout("tcp", strings.TrimPrefix(r.base, "http://"), time.Second)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
 }
