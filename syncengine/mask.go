@@ -83,7 +83,7 @@ func nonNil(s []string) []string {
 // headColumns are what a page needs of a head and its record; a tombstone and a head that left carry no fields.
 func headColumns(m maskSQL) string {
 	return `h.bucket, h.record_id, h.seq, h.present, r.kind, r.rev,
-  CASE WHEN h.present AND NOT r.deleted THEN (` + m.fields + `)::text::bytea END, r.deleted, r.author, r.event_ms`
+  CASE WHEN h.present AND NOT r.deleted THEN (` + m.fields + `)::text END, r.deleted, r.author, r.event_ms`
 }
 
 // liveSQL probes only buckets in which something is newer than the live place.

@@ -179,6 +179,21 @@ func TestS13FieldsThatMayNotBeReadAreNotSent(t *testing.T) {
 	}
 }
 
+func TestTextOfAnyKindComesBackAsItWasSent(t *testing.T) {
+	w := newWorld(t)
+	ann, mei := w.phone("Ann"), w.phone("Mei")
+	acc := ann.account("x")
+	for _, text := range []string{"two\nlines\r\n\ttab", `she said "yes"`, `C:\visits\new`, `\x41 \\ \' \101`, "客户\u2028🚀</script>", "'); --"} {
+		id := satchel.NewID()
+		ann.mustDo(create("visit", id, visitFields(acc, "x")))
+		ann.mustDo(patch("visit", id, 1, map[string]any{"summary": text}))
+		mei.pull()
+		if got := mei.field(id, "summary"); got != text {
+			t.Errorf("%q came back as %q", text, got)
+		}
+	}
+}
+
 func TestS14APageSaysWhenTheOverlayCanGo(t *testing.T) {
 	w := newWorld(t)
 	ann := w.phone("Ann")

@@ -26,7 +26,7 @@ SELECT u.id, u.owner, u.team, nextval('bench_floor.seq'), u.event_ms, u.data::js
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[]) AS u(id, owner, team, event_ms, data)`
 
 const sqlFloorPull = `-- bench.FloorPull
-SELECT id, owner, seq, event_ms, data::text::bytea FROM bench_floor.visit WHERE team = $1 AND seq > $2 ORDER BY seq`
+SELECT id, owner, seq, event_ms, data::text FROM bench_floor.visit WHERE team = $1 AND seq > $2 ORDER BY seq`
 
 const sqlFloorTouch = `-- bench.FloorTouch
 UPDATE bench_floor.visit v SET seq = nextval('bench_floor.seq'), data = v.data || jsonb_build_object('subject', $2::text)
@@ -67,7 +67,7 @@ const sqlSettings = `-- bench.Settings
 SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY($1)`
 
 const sqlStatements = `-- bench.Statements
-SELECT left(split_part(query, E'\n', 1), 60), calls, total_exec_time, rows, wal_bytes::bigint, query LIKE 'COMMIT%' OR query LIKE 'commit%'
+SELECT left(split_part(query, E'\n', 1), 60), calls, total_exec_time, rows, (wal_bytes / 1e6)::float8
 FROM pg_stat_statements ORDER BY total_exec_time DESC LIMIT $1`
 
 const sqlResetStatements = `-- bench.ResetStatements
