@@ -131,6 +131,9 @@ func (a *attempt) run(ctx context.Context) error {
 }
 
 func (a *attempt) op(ctx context.Context, op Op) error {
+	if op.Record.IsZero() {
+		return refuse(satchel.ReasonMalformed, "", "an op names its record")
+	}
 	k := a.b.org.schema.Kind(op.Kind)
 	if k == nil {
 		return a.unknown(satchel.ReasonUnknownKind, op.Record, "", "the schema has no such kind")

@@ -121,7 +121,8 @@ func (b *batch) load(ctx context.Context) error {
 
 	res := b.tx.SendBatch(ctx, &q)
 	err := b.readLoad(res)
-	if closeErr := res.Close(); err == nil {
+	// Behind a lane that is not there yet, a lock may have failed, and with it the transaction.
+	if closeErr := res.Close(); closeErr != nil && (err == nil || errors.Is(err, errNoLane)) {
 		err = closeErr
 	}
 	if errors.Is(err, errNoLane) {
@@ -234,18 +235,25 @@ func (b *batch) know(ctx context.Context) (err error) {
 }
 
 // named collects the ids that the ops name, and those of the records that new ones hang under; sorted, so that two
-// batches lock in one order.
+// batches lock in one order. A batch that only creates shares the parents: many visits to one account do not wait for
+// each other. One that also edits locks all of them alike, in one pass: two passes would be two orders, and a deadlock
+// costs a second.
 func (b *batch) named() (records, parents []satchel.ID) {
+	edits := false
 	for i := range b.in.Mutations {
 		for j := range b.in.Mutations[i].Ops {
 			op := &b.in.Mutations[i].Ops[j]
 			records = append(records, op.Record)
+			edits = edits || op.Action != Create
 			if op.Action == Create || op.Action == Patch {
 				parents = append(parents, referenced(op.Fields)...)
 			}
 		}
 	}
 	order := func(a, b satchel.ID) int { return bytes.Compare(a[:], b[:]) }
+	if edits {
+		records, parents = append(records, parents...), nil
+	}
 	slices.SortFunc(records, order)
 	records = slices.Compact(records)
 	slices.SortFunc(parents, order)
