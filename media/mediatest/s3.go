@@ -127,7 +127,13 @@ func versitygw() (string, error) {
 	if err := os.MkdirAll(filepath.Dir(bin), 0o755); err != nil {
 		return "", err
 	}
-	tmp := fmt.Sprintf("%s.%d", bin, os.Getpid()) // two test processes may build at once; the last rename stands
+	// Tests of this process and of others may build at once: each in a folder of its own, and the last rename stands.
+	dir, err := os.MkdirTemp(filepath.Dir(bin), "build-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // what is left lies in var/
+	tmp := filepath.Join(dir, "versitygw")
 	cmd := exec.Command("go", "build", "-o", tmp, "github.com/versity/versitygw/cmd/versitygw")
 	cmd.Dir = tool
 	if out, err := cmd.CombinedOutput(); err != nil {
