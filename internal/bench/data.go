@@ -178,6 +178,9 @@ func (w *world) visit(rng *rand.Rand, rep int, at time.Time) map[string]any {
 		from := w.texts[rng.IntN(len(w.texts))]
 		at := rng.IntN(len(from))
 		n := 2 + rng.IntN(6)
+		if rng.IntN(40) == 0 {
+			text = append(text, '\n')
+		}
 		for ; at < len(from) && n > 0; n-- {
 			r, size := utf8.DecodeRune(from[at:])
 			if r != utf8.RuneError {

@@ -27,7 +27,7 @@ const (
 	timeZone = "Asia/Shanghai"
 	runName  = "satchel_bench_run"
 	// loaderVersion changes when data that were kept must be loaded anew.
-	loaderVersion = "2"
+	loaderVersion = "3"
 	benchLock     = int64(0x7361746262656e)
 )
 
