@@ -41,8 +41,8 @@ func TestS7EventTimesNeverRunBackNorAheadOfTheServer(t *testing.T) {
 		for range rapid.IntRange(1, 20).Draw(t, "mutations") {
 			received += int64(rapid.IntRange(0, 1_000_000).Draw(t, "passed"))
 			r := ClockReading{Boot: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "boot"),
-				MonotonicMS: rapid.Uint64Max(1 << 62).Draw(t, "monotonic"), WallMS: rapid.Int64().Draw(t, "wall")}
-			pairs := []ClockPair{{Boot: "a", MonotonicMS: rapid.Uint64Max(1 << 62).Draw(t, "noted"), ServerMS: rapid.Int64Range(1, 1<<50).Draw(t, "server")}}
+				MonotonicMS: rapid.Uint64Max(1<<62).Draw(t, "monotonic"), WallMS: rapid.Int64().Draw(t, "wall")}
+			pairs := []ClockPair{{Boot: "a", MonotonicMS: rapid.Uint64Max(1<<62).Draw(t, "noted"), ServerMS: rapid.Int64Range(1, 1<<50).Draw(t, "server")}}
 			at, _ := eventTime(r, pairs, rapid.Int64Range(0, received).Draw(t, "checkpoint"), received, last)
 			if at < last || at > received {
 				t.Fatalf("%d is not within [%d, %d]", at, last, received)

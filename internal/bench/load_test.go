@@ -215,7 +215,7 @@ func TestTheSameScaleGivesTheSameWorld(t *testing.T) {
 		}
 		return b.String()
 	}
-	if text() != text() {
+	if first, again := text(), text(); first != again {
 		t.Error("two worlds of one scale differ")
 	}
 }

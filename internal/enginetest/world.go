@@ -3,6 +3,7 @@ package enginetest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -119,7 +120,7 @@ func (w *World) Text(sql string, args ...any) string {
 	w.t.Helper()
 	var s *string
 	err := w.Pool.QueryRow(context.Background(), sql, args...).Scan(&s)
-	if err == pgx.ErrNoRows || err == nil && s == nil {
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && s == nil {
 		return ""
 	}
 	if err != nil {
