@@ -145,11 +145,15 @@ func (e *Engine) Handlers() map[string]Handler {
 // movePiece is how many records one commit of a move looks at: at most 8 buckets left and 8 entered each.
 const movePiece = MaxHeads / access.MaxBucketsPerRecord / 2
 
+// What lies in a person's own buckets, in pieces by id, and whether it is the person's (else it hangs under something
+// that is). Each piece reads no more than it gives: found by owner, every piece would read all.
 const sqlOwned = `-- syncengine.Owned
-SELECT r.id FROM record r WHERE r.org_id = $1 AND r.owner = $2 AND r.id > $3 AND r.id IN (
-  SELECT h.record_id FROM head h JOIN bucket_name n ON n.org_id = $1 AND n.stem = $4 AND n.num = h.bucket
-  WHERE h.org_id = $1 AND h.present)
-ORDER BY r.id LIMIT $5`
+SELECT r.id, r.owner = $2 FROM
+  (SELECT DISTINCT h.record_id FROM bucket_name n,
+    LATERAL (SELECT h.record_id FROM head h WHERE h.org_id = $1 AND h.bucket = n.num AND h.record_id > $3 AND h.present
+      ORDER BY h.record_id LIMIT $5) h
+    WHERE n.org_id = $1 AND n.stem = $4 ORDER BY h.record_id LIMIT $5) h
+JOIN record r ON r.org_id = $1 AND r.id = h.record_id ORDER BY r.id`
 
 // jobDirectory mirrors people and teams into records of the kinds person and team, and moves what changed owners' teams
 // move. It runs after the commit that changed the rights, so every later commit places by them already.
@@ -249,17 +253,28 @@ func (e *Engine) moveOwned(ctx context.Context, org, person satchel.ID) error {
 		if err != nil {
 			return err
 		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[satchel.ID])
-		if err != nil {
+		var owned []satchel.ID
+		var id satchel.ID
+		var mine bool
+		seen := 0
+		if _, err := pgx.ForEachRow(rows, []any{&id, &mine}, func() error {
+			if seen++; mine {
+				owned = append(owned, id)
+			}
+			after = id
+			return nil
+		}); err != nil {
 			return err
 		}
-		if len(ids) == 0 {
+		if seen == 0 {
 			return nil
 		}
-		if err := e.replace(ctx, org, ids); err != nil {
+		if len(owned) == 0 {
+			continue
+		}
+		if err := e.replace(ctx, org, owned); err != nil {
 			return err
 		}
-		after = ids[len(ids)-1]
 	}
 }
 

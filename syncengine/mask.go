@@ -86,12 +86,16 @@ func headColumns(m maskSQL) string {
   CASE WHEN h.present AND NOT r.deleted THEN (` + m.fields + `)::text END, r.deleted, r.author, r.event_ms`
 }
 
-// liveSQL probes only buckets in which something is newer than the live place.
+// liveSQL probes only buckets in which something is newer than the live place. The page's heads are found before their
+// records are read: joined at once, 30 buckets that are all far behind read 6,000 records for a page of 200 (seen in
+// the plan, 17 ms instead of 5).
 // Parameters: org, buckets, live seq, live record, limit, mask.
 func liveSQL(m maskSQL) string {
 	return `SELECT ` + headColumns(m) + `
-FROM (SELECT DISTINCT b.num FROM bucket b WHERE b.org_id = $1 AND b.num = ANY($2) AND b.last_seq >= $3) b,
-LATERAL (SELECT h.* FROM head h WHERE h.org_id = $1 AND h.bucket = b.num AND (h.seq, h.record_id) > ($3, $4)
+FROM (SELECT h.* FROM
+    (SELECT DISTINCT b.num FROM bucket b WHERE b.org_id = $1 AND b.num = ANY($2) AND b.last_seq >= $3) b,
+    LATERAL (SELECT h.* FROM head h WHERE h.org_id = $1 AND h.bucket = b.num AND (h.seq, h.record_id) > ($3, $4)
+      ORDER BY h.seq, h.record_id LIMIT $5) h
   ORDER BY h.seq, h.record_id LIMIT $5) h
 JOIN record r ON r.org_id = $1 AND r.id = h.record_id
 ORDER BY h.seq, h.record_id LIMIT $5`
