@@ -100,7 +100,7 @@ func (c *Client) waitOrRecorded(ctx context.Context) error {
 		return err
 	case <-c.recorded:
 		cancel()
-		<-woken // the goroutine is not left behind
+		_ = <-woken // the goroutine is not left behind
 		return ctx.Err()
 	}
 }
