@@ -98,8 +98,8 @@ func marked(v *syncengine.View, f *schema.Flow, state string, by satchel.ID) map
 	return fields
 }
 
-// subject gives the approval of a command with the record that it is about, both locked, and their flow; nil = the
-// record is deleted, or its kind has no flow any more.
+// subject gives the approval of a command, which its person sees, with the record that it is about, both locked, and
+// their flow; nil = the record is deleted, or its kind has no flow any more.
 func subject(ctx context.Context, v *syncengine.View, c syncengine.Call) (app, rec *schema.Record, f *schema.Flow, err error) {
 	if c.Kind != Kind {
 		return nil, nil, nil, refuse(satchel.ReasonMalformed, "", "this command names an approval")
@@ -110,7 +110,11 @@ func subject(ctx context.Context, v *syncengine.View, c syncengine.Call) (app, r
 	if app, err = v.Get(ctx, c.Record); err != nil {
 		return nil, nil, nil, err
 	}
-	if !app.Exists() {
+	sees, err := v.Sees(ctx, c.Record)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if !app.Exists() || !sees { // before anything else is looked at, so that the two cannot be told apart
 		return nil, nil, nil, refuse(satchel.ReasonRecordUnknown, "", "no such approval")
 	}
 	if rec, err = v.Get(ctx, app.Ref("subject")); err != nil {
@@ -132,11 +136,7 @@ func (s *Service) decide(ctx context.Context, v *syncengine.View, c syncengine.C
 	if err := json.Unmarshal(c.Args, &d); err != nil || d.Decision != Approve && d.Decision != Reject {
 		return nil, refuse(satchel.ReasonBadValue, "", `the arguments are {"form_hash", "decision": "approve" or "reject", "comment"}`)
 	}
-	sees, err := v.Sees(ctx, app.ID)
-	if err != nil {
-		return nil, err
-	}
-	state, refused := decide(taskOf(app), opinion{by: v.Person(), sees: sees, decision: d.Decision, formHash: d.FormHash,
+	state, refused := decide(taskOf(app), opinion{by: v.Person(), decision: d.Decision, formHash: d.FormHash,
 		formStands: stands(app.Data["form"], rec)})
 	if refused != nil {
 		if refused.Reason == satchel.ReasonSuperseded {
@@ -166,13 +166,6 @@ func (s *Service) withdraw(ctx context.Context, v *syncengine.View, c syncengine
 	app, rec, f, err := subject(ctx, v, c)
 	if err != nil {
 		return nil, err
-	}
-	seesApp, err := v.Sees(ctx, app.ID)
-	if err != nil {
-		return nil, err
-	}
-	if !seesApp {
-		return nil, refuse(satchel.ReasonRecordUnknown, "", "no such approval")
 	}
 	t := taskOf(app)
 	may := v.Person() == t.initiator

@@ -110,10 +110,9 @@ func taskOf(rec *schema.Record) task {
 	return task{state: rec.Text("state"), initiator: rec.Ref("initiator"), approver: rec.Ref("approver"), formHash: rec.Text("form_hash")}
 }
 
-// opinion is what somebody decided, and on what.
+// opinion is what somebody who sees the approval decided, and on what.
 type opinion struct {
 	by         satchel.ID
-	sees       bool // the approval is visible to him
 	decision   string
 	formHash   string // of the form that he saw
 	formStands bool   // the record still has the values of the frozen form
@@ -128,8 +127,6 @@ func decide(t task, o opinion) (state string, refused *syncengine.Refusal) {
 		return "", &syncengine.Refusal{Status: syncengine.Rejected, Reason: reason, Detail: detail, Routine: true}
 	}
 	switch {
-	case !o.sees:
-		return rejected(satchel.ReasonRecordUnknown, "no such approval")
 	case o.by == t.initiator:
 		return rejected(satchel.ReasonForbidden, "nobody decides his own request")
 	case o.by != t.approver:

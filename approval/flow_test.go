@@ -76,7 +76,7 @@ func TestWhatADecisionMakesOfATask(t *testing.T) {
 	t.Parallel()
 	ann, mei, cem := satchel.NewID(), satchel.NewID(), satchel.NewID()
 	waiting := task{state: stateWaiting, initiator: ann, approver: mei, formHash: "h"}
-	fine := opinion{by: mei, sees: true, decision: Approve, formHash: "h", formStands: true}
+	fine := opinion{by: mei, decision: Approve, formHash: "h", formStands: true}
 	with := func(o opinion, fn func(*opinion)) opinion { fn(&o); return o }
 	was := func(state string) task { tk := waiting; tk.state = state; return tk }
 	for _, c := range []struct {
@@ -95,7 +95,6 @@ func TestWhatADecisionMakesOfATask(t *testing.T) {
 		{"reject another form", waiting, with(fine, func(o *opinion) { o.formHash, o.decision = "g", Reject }), "", syncengine.Stale, satchel.ReasonStaleForm},
 		{"one's own", waiting, with(fine, func(o *opinion) { o.by = ann }), "", syncengine.Rejected, satchel.ReasonForbidden},
 		{"somebody else's", waiting, with(fine, func(o *opinion) { o.by = cem }), "", syncengine.Stale, satchel.ReasonReassigned},
-		{"unseen", waiting, with(fine, func(o *opinion) { o.by, o.sees = cem, false }), "", syncengine.Rejected, satchel.ReasonRecordUnknown},
 		{"approved", was(stateApproved), fine, "", syncengine.Stale, satchel.ReasonSuperseded},
 		{"rejected", was(stateRejected), fine, "", syncengine.Stale, satchel.ReasonSuperseded},
 		{"withdrawn", was(stateWithdrawn), fine, "", syncengine.Stale, satchel.ReasonSuperseded},
@@ -123,7 +122,7 @@ func TestAnySequenceOfDecisionsAndWithdrawalsSettlesATaskOnceAndTheSameWayEachTi
 		start := task{state: stateWaiting, initiator: people[0], approver: people[1], formHash: "h"}
 		steps := make([]opinion, 1+rng.IntN(8))
 		for i := range steps {
-			steps[i] = opinion{by: people[rng.IntN(3)], sees: rng.IntN(4) > 0, decision: pick(Approve, Reject, stateWithdrawn),
+			steps[i] = opinion{by: people[rng.IntN(3)], decision: pick(Approve, Reject, stateWithdrawn),
 				formHash: pick("h", "h", "g"), formStands: rng.IntN(3) > 0}
 		}
 		play := func() (string, int) {
@@ -143,7 +142,7 @@ func TestAnySequenceOfDecisionsAndWithdrawalsSettlesATaskOnceAndTheSameWayEachTi
 				if now.state != stateWaiting {
 					t.Fatalf("%+v changed a settled task", o)
 				}
-				if next == stateApproved && (o.by != now.approver || o.by == now.initiator || !o.sees || o.formHash != now.formHash || !o.formStands) {
+				if next == stateApproved && (o.by != now.approver || o.by == now.initiator || o.formHash != now.formHash || !o.formStands) {
 					t.Fatalf("%+v approved", o)
 				}
 				now.state = next

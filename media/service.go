@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -129,8 +130,8 @@ func (s *Service) Begin(ctx context.Context, p *satchel.Principal, sha256 string
 		return Upload{}, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "A blob has at least 1 byte.")
 	case size > MaxSize:
 		return Upload{}, satchel.E(satchel.Invalid, satchel.ReasonTooLarge, "A blob has at most %d bytes. Compress or cut it.", MaxSize)
-	case len(contentType) > 128:
-		return Upload{}, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "A content type has at most 128 bytes.")
+	case len(contentType) > 128 || strings.ContainsFunc(contentType, func(r rune) bool { return r < ' ' || r > '~' }):
+		return Upload{}, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "A content type has at most 128 characters, all printable ASCII.")
 	}
 	var up Upload
 	err = pg.InTx(ctx, s.Pool, func(ctx context.Context, tx pgx.Tx) (err error) {
