@@ -46,6 +46,7 @@ type Engine struct {
 	grants map[string]*grantsEntry
 	follow map[followKey][]followed
 	views  map[viewKey]*view
+	nums   map[bucketKey]int64 // committed numbers of buckets, which never change
 }
 
 // cacheLimit bounds each of the engine's caches, in entries; a full cache is emptied.
@@ -71,7 +72,7 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{
 		cfg: cfg, commands: map[string]CommandFunc{}, waiters: newWaiters(),
 		orgs: map[satchel.ID]*org{}, grants: map[string]*grantsEntry{},
-		follow: map[followKey][]followed{}, views: map[viewKey]*view{},
+		follow: map[followKey][]followed{}, views: map[viewKey]*view{}, nums: map[bucketKey]int64{},
 	}, nil
 }
 

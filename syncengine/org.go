@@ -189,8 +189,12 @@ func (e *Engine) OrgCreated(ctx context.Context, tx pgx.Tx, id satchel.ID) error
 // PublishSchema makes a new version of an organisation's schema current. The pack is checked first; the error says
 // what is wrong with it.
 func (e *Engine) PublishSchema(ctx context.Context, id satchel.ID, pack []byte) (version int, err error) {
-	if _, err := schema.Parse(pack); err != nil {
+	s, err := schema.Parse(pack)
+	if err != nil {
 		return 0, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "%v", err)
+	}
+	if p := keepsAttentions(s); p != "" {
+		return 0, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "%s", p)
 	}
 	err = e.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, sqlNextSchema, id).Scan(&version); err != nil {
@@ -203,6 +207,23 @@ func (e *Engine) PublishSchema(ctx context.Context, id satchel.ID, pack []byte) 
 		e.waiters.wakeOrg(id)
 	}
 	return version, err
+}
+
+// keepsAttentions says what a schema lacks to keep what is refused and what loses (S5, S8); "" = nothing.
+func keepsAttentions(s *schema.Schema) string {
+	k := s.Kind(attentionKind)
+	if k == nil {
+		return "the pack has no kind attention; without it what is refused has no place: copy it from the default pack"
+	}
+	fields := map[string]any{"person": satchel.NewID().String(), "record": satchel.NewID().String(), "record_kind": "account",
+		"cause": "refused", "reason": "INVALID", "open": true, "items": []any{}}
+	if p := k.CheckFields(fields); p != nil {
+		return fmt.Sprintf("the kind attention cannot hold what the engine keeps in it: %s %v", p.Detail, p.Paths)
+	}
+	if p := k.Invalid(fields); p != nil {
+		return fmt.Sprintf("the kind attention asks for more than the engine gives it: %s %v", p.Detail, p.Paths)
+	}
+	return ""
 }
 
 // RightsChanged counts a change of roles, teams or grants, in the transaction that makes it: commits that checked the

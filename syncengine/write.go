@@ -32,6 +32,12 @@ type writeSet struct {
 	counts map[bucketKind]*delta
 }
 
+// bucketKey is a bucket of an organisation.
+type bucketKey struct {
+	org    satchel.ID
+	bucket access.Bucket
+}
+
 type bucketKind struct {
 	num  int64
 	kind string
@@ -91,6 +97,18 @@ func (b *batch) bucketNumbers(ctx context.Context) (map[access.Bucket]int64, err
 	for _, f := range b.follow {
 		nums[access.Bucket{Stem: f.Stem, Month: f.Month}] = f.Num
 	}
+	known := func(p access.Bucket) bool {
+		if _, ok := nums[p]; ok {
+			return true
+		}
+		b.e.mu.Lock()
+		defer b.e.mu.Unlock()
+		num, ok := b.e.nums[bucketKey{b.orgID, p}]
+		if ok {
+			nums[p] = num
+		}
+		return ok
+	}
 	var stems, months []string
 	missing := map[access.Bucket]bool{}
 	for _, id := range slices.SortedFunc(maps.Keys(b.rows), compareIDs) {
@@ -99,7 +117,7 @@ func (b *batch) bucketNumbers(ctx context.Context) (map[access.Bucket]int64, err
 			continue
 		}
 		for _, p := range r.place {
-			if _, known := nums[p]; !known && !missing[p] {
+			if !missing[p] && !known(p) {
 				missing[p] = true
 				stems, months = append(stems, p.Stem), append(months, p.Month)
 			}
@@ -118,6 +136,9 @@ func (b *batch) bucketNumbers(ctx context.Context) (map[access.Bucket]int64, err
 		_, err = pgx.ForEachRow(rows, []any{&p.Stem, &p.Month, &num}, func() error {
 			nums[p] = num
 			delete(missing, p)
+			b.e.mu.Lock()
+			put(b.e.nums, bucketKey{b.orgID, p}, num)
+			b.e.mu.Unlock()
 			return nil
 		})
 		return err
