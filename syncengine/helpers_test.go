@@ -5,6 +5,10 @@ import (
 	"github.com/satchel-sync/satchel/schema"
 )
 
+func sets(field, element string) []schema.SetEdit {
+	return []schema.SetEdit{{Field: field, Add: []string{element}, Remove: []string{element + "x"}}}
+}
+
 func increment(field string, by int64) []schema.Increment {
 	return []schema.Increment{{Field: field, By: by}}
 }

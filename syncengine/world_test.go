@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 //	├── north: Mei (manager), Ann and Ben (reps)
 //	└── south: Sam (manager), Cem (rep)
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	pool   *pgxpool.Pool
 	engine *syncengine.Engine
 	jobs   *jobs.Jobs
@@ -40,6 +40,12 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	t.Parallel()
+	return newQuietWorld(t)
+}
+
+// newQuietWorld is newWorld for what does not run beside other tests: a fuzz target.
+func newQuietWorld(t testing.TB) *world {
+	t.Helper()
 	w := &world{t: t, pool: pgtest.New(t), org: satchel.NewID(), people: map[string]satchel.ID{}, teams: map[string]satchel.ID{}}
 	w.clock.Store(time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC).UnixMilli())
 	var err error
