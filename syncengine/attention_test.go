@@ -159,15 +159,19 @@ func TestS21CopiesOfAKindThatIsReadNoLongerAreWithheld(t *testing.T) {
 	}
 }
 
-func TestAPackThatCannotKeepAttentionsIsNotPublished(t *testing.T) {
+func TestAPackThatWouldLoseSomethingIsNotPublished(t *testing.T) {
 	w := newWorld(t)
-	for name, pack := range map[string]string{
-		"none":         strings.ReplaceAll(string(schema.DefaultPack()), "attention", "reminder"),
-		"a short list": strings.Replace(string(schema.DefaultPack()), "choices: [conflict, refused, possible_double]", "choices: [conflict]", 1),
-		"more asked":   strings.Replace(string(schema.DefaultPack()), "{name: mutation, type: json,", "{name: mutation, type: json, required: true,", 1),
+	whole := string(schema.DefaultPack())
+	for want, pack := range map[string]string{
+		"no kind attention":     strings.ReplaceAll(whole, "attention", "reminder"),
+		"cannot hold":           strings.Replace(whole, "choices: [conflict, refused, possible_double]", "choices: [conflict]", 1),
+		"asks for more":         strings.Replace(whole, "{name: mutation, type: json,", "{name: mutation, type: json, required: true,", 1),
+		"account.phone is gone": strings.Replace(whole, "      - {name: phone, type: text, max_length: 40, label: {zh: 电话, en: Phone}}\n", "", 1),
+		"was of type decimal":   strings.Replace(whole, "{name: deal_amount, type: decimal", "{name: deal_amount, type: integer", 1),
 	} {
-		if _, err := w.engine.PublishSchema(context.Background(), w.org, []byte(pack)); satchel.ReasonOf(err) != satchel.ReasonMalformed {
-			t.Errorf("%s: %v", name, err)
+		_, err := w.engine.PublishSchema(context.Background(), w.org, []byte(pack))
+		if satchel.ReasonOf(err) != satchel.ReasonMalformed || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
 		}
 	}
 }
