@@ -43,8 +43,9 @@ type Config struct {
 	Roles func(ctx context.Context, org satchel.ID) ([]string, error)
 	// MayManage tells whether a person holds the right directory.manage. It is called outside transactions.
 	MayManage func(ctx context.Context, p *satchel.Principal) (bool, error)
-	// DeviceRevoked runs first in the transaction that revokes a device, so it may lock the device's lane; nil = nothing.
-	DeviceRevoked func(ctx context.Context, tx pgx.Tx, org, device satchel.ID) error
+	// DeviceGone runs first in the transaction that revokes a device or signs it out, so it may lock the device's lane;
+	// nil = nothing.
+	DeviceGone func(ctx context.Context, tx pgx.Tx, org, device satchel.ID) error
 	// AdminRole is the role that an organisation is never without; "" = "admin".
 	AdminRole string
 

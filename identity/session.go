@@ -160,10 +160,26 @@ func hashBytes(b []byte) []byte {
 	return h[:]
 }
 
-// SignOut ends the session of the principal's device; it holds at once. Signing out twice is no error.
+// SignOut ends the session of the principal's device, and nothing knocks there any more; it holds at once. Signing out
+// twice is no error.
 func (s *Service) SignOut(ctx context.Context, p *satchel.Principal) error {
-	if _, err := s.pool.Exec(ctx, sqlEndSession, p.Org, p.Device, s.now(), "signed_out"); err != nil {
-		return pg.ToError(fmt.Errorf("identity: sign out: %w", err))
+	return pg.InTx(ctx, s.pool, func(ctx context.Context, tx pgx.Tx) error {
+		if err := s.deviceGone(ctx, tx, p.Org, p.Device); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, sqlEndSession, p.Org, p.Device, s.now(), "signed_out"); err != nil {
+			return fmt.Errorf("identity: sign out: %w", err)
+		}
+		return nil
+	})
+}
+
+func (s *Service) deviceGone(ctx context.Context, tx pgx.Tx, org, device satchel.ID) error {
+	if s.cfg.DeviceGone == nil {
+		return nil
+	}
+	if err := s.cfg.DeviceGone(ctx, tx, org, device); err != nil {
+		return fmt.Errorf("identity: tell others of a device that is gone: %w", err)
 	}
 	return nil
 }
@@ -315,10 +331,8 @@ func (s *Service) RevokeDevice(ctx context.Context, p *satchel.Principal, device
 		}
 	}
 	return pg.InTx(ctx, s.pool, func(ctx context.Context, tx pgx.Tx) error {
-		if s.cfg.DeviceRevoked != nil {
-			if err := s.cfg.DeviceRevoked(ctx, tx, p.Org, device); err != nil {
-				return fmt.Errorf("identity: tell the engine of a revoked device: %w", err)
-			}
+		if err := s.deviceGone(ctx, tx, p.Org, device); err != nil {
+			return err
 		}
 		now := s.now()
 		b := &pgx.Batch{}

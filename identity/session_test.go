@@ -184,7 +184,7 @@ func TestARevokedDeviceIsRefusedAtItsNextRequestOnEveryReplica(t *testing.T) {
 	t.Parallel()
 	var hooked []satchel.ID
 	w, _, li := withLi(t, func(c *Config) {
-		c.DeviceRevoked = func(_ context.Context, _ pgx.Tx, _, device satchel.ID) error {
+		c.DeviceGone = func(_ context.Context, _ pgx.Tx, _, device satchel.ID) error {
 			hooked = append(hooked, device)
 			return nil
 		}
@@ -225,13 +225,22 @@ func TestARevokedDeviceIsRefusedAtItsNextRequestOnEveryReplica(t *testing.T) {
 
 func TestSignOutEndsThisDevicesSessionOnly(t *testing.T) {
 	t.Parallel()
-	w, _, _ := withLi(t)
+	var gone []satchel.ID
+	w, _, _ := withLi(t, func(c *Config) {
+		c.DeviceGone = func(_ context.Context, _ pgx.Tx, _, device satchel.ID) error {
+			gone = append(gone, device)
+			return nil
+		}
+	})
 	ctx := t.Context()
 	s, other := w.signIn("acme", "li"), w.signIn("acme", "li")
 	p, err := w.Authenticate(ctx, s.Tokens.Access)
 	must(t, err)
 	must(t, w.SignOut(ctx, p))
 	must(t, w.SignOut(ctx, p))
+	if !slices.Equal(gone, []satchel.ID{s.Device, s.Device}) {
+		t.Errorf("that a phone is gone was told of %v", gone)
+	}
 	_, err = w.Authenticate(ctx, s.Tokens.Access)
 	refused(t, err, satchel.ReasonSessionEnded)
 	_, err = w.Refresh(ctx, s.Tokens.Refresh)

@@ -134,9 +134,9 @@ func (p *Push) RemoveAddress(ctx context.Context, who *satchel.Principal, kind s
 	return pg.ToError(err)
 }
 
-// DeviceRevoked forgets all addresses of a device, in the transaction that revokes it or signs it out: what was on its
+// DeviceGone forgets all addresses of a device, in the transaction that revokes it or signs it out: what was on its
 // way finds them gone.
-func (p *Push) DeviceRevoked(ctx context.Context, tx pgx.Tx, org, device satchel.ID) error {
+func (p *Push) DeviceGone(ctx context.Context, tx pgx.Tx, org, device satchel.ID) error {
 	_, err := tx.Exec(ctx, sqlDropDevice, org, device)
 	return err
 }

@@ -349,7 +349,7 @@ func TestARemovedAddressOrRevokedDeviceOrDisabledPersonHearsNothing(t *testing.T
 		t.Fatalf("%d addresses are left, %v", w.addresses(), err)
 	}
 	if err := pgx.BeginFunc(t.Context(), w.Pool, func(tx pgx.Tx) error {
-		return w.push.DeviceRevoked(t.Context(), tx, w.Org, ben.Device)
+		return w.push.DeviceGone(t.Context(), tx, w.Org, ben.Device)
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -163,6 +163,7 @@ type Server struct {
 	draining   atomic.Bool
 	grace      time.Duration // bodyGrace; less in a test
 	contacts   *contacts
+	waits      *waits
 }
 
 // New makes a server; it does not listen yet. It fails when a required part of cfg is missing, an origin is no origin,
@@ -183,6 +184,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Logger, metrics: newMetrics(), grace: bodyGrace}
 	s.drain, s.endWaits = context.WithCancel(context.Background())
 	s.contacts = newContacts(cfg.Engine, cfg.Now, cfg.Logger)
+	s.waits = &waits{n: map[satchel.ID]int{}}
 	if cfg.TLSCert != "" {
 		s.certs = &certs{certFile: cfg.TLSCert, keyFile: cfg.TLSKey, log: cfg.Logger, now: cfg.Now}
 		if err := s.certs.load(); err != nil {

@@ -96,12 +96,18 @@ func (s syncService) Wait(ctx context.Context, in *satchelv1.WaitRequest) (*satc
 		return nil, &satchel.Error{Kind: satchel.Unavailable, Reason: satchel.ReasonDraining,
 			Detail: "this replica is shutting down: call again, another answers", RetryAfter: time.Second}
 	}
+	p := principal(ctx)
+	if !s.waits.enter(p.Device) {
+		return nil, &satchel.Error{Kind: satchel.Exhausted, Reason: satchel.ReasonRateLimited, RetryAfter: waitsPause,
+			Detail: "this device waits already, more often than a phone that loses its connections does"}
+	}
+	defer s.waits.leave(p.Device)
 	s.metrics.waiting.Inc()
 	defer s.metrics.waiting.Dec()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.drain, cancel)()
-	wake, err := s.cfg.Engine.Wait(ctx, principal(ctx), in.Cursor)
+	wake, err := s.cfg.Engine.Wait(ctx, p, in.Cursor)
 	if err != nil && s.draining.Load() && ctx.Err() != nil {
 		return &satchelv1.WaitResponse{}, nil
 	}
@@ -109,6 +115,36 @@ func (s syncService) Wait(ctx context.Context, in *satchelv1.WaitRequest) (*satc
 		return nil, err
 	}
 	return &satchelv1.WaitResponse{Wake: wake}, nil
+}
+
+// mostWaits is how many calls of Wait a device has at once: one, and those that the server does not know to be dead yet.
+const (
+	mostWaits  = 8
+	waitsPause = 5 * time.Second
+)
+
+// waits counts the calls of Wait by device.
+type waits struct {
+	mu sync.Mutex
+	n  map[satchel.ID]int
+}
+
+func (w *waits) enter(device satchel.ID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n[device] >= mostWaits {
+		return false
+	}
+	w.n[device]++
+	return true
+}
+
+func (w *waits) leave(device satchel.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n[device]--; w.n[device] <= 0 {
+		delete(w.n, device)
+	}
 }
 
 // batchOf reads the mutations. One that does not have the documented form goes on as its bytes: the engine refuses it

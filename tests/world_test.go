@@ -2,9 +2,14 @@
 package tests_test
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"net"
 	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,7 +33,33 @@ const root = ".."
 type product struct {
 	*app.App
 	url string
+	log *journal
 }
+
+// journal is all that a product logs, from debug on.
+type journal struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write adds lines.
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.Write(p)
+}
+
+// String gives what was logged so far.
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.String()
+}
+
+// secrets are what no line may hold: passwords, tokens, signatures of links, and what customers of these tests are
+// called and say. Ids are no secrets.
+var secrets = regexp.MustCompile(regexp.QuoteMeta(password) + `|sa[tr]_[A-Za-z0-9_-]{20}|[?&]s=|wrong password|long enough|` +
+	`Orient|Shelves|Spying|0571 \d|satchel-demo|/etc/passwd|drop table|X-Injected|JFIF|Mei|Office`)
 
 // serve starts the product with the organisation of docs/protocol.md.
 func serve(t *testing.T) *product {
@@ -39,17 +70,27 @@ func serve(t *testing.T) *product {
 // serveWith starts the product with what load brings into its database.
 func serveWith(t *testing.T, load func(*testing.T, *app.App, *pgxpool.Pool)) *product {
 	t.Helper()
+	return serveConfig(t, app.Config{Pool: pgtest.New(t)}, load)
+}
+
+// serveConfig is serveWith for a product of which something is not as usual; what cfg does not say is. At the end the
+// log is searched for what it may not hold.
+func serveConfig(t *testing.T, cfg app.Config, load func(*testing.T, *app.App, *pgxpool.Pool)) *product {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	pool := pgtest.New(t)
-	a, err := app.New(ctx, app.Config{
-		Pool: pool, BlobURL: "file://" + filepath.Join(t.TempDir(), "blobs"), Secret: make([]byte, 32),
-		Identity: app.Identity{Hashing: identity.Argon2{MemoryKiB: 64, Passes: 1, Lanes: 1}, AddressPerSecond: -1},
-	})
+	log := &journal{}
+	if cfg.BlobURL == "" {
+		cfg.BlobURL = "file://" + filepath.Join(t.TempDir(), "blobs")
+	}
+	cfg.Secret = make([]byte, 32)
+	cfg.Identity = app.Identity{Hashing: identity.Argon2{MemoryKiB: 64, Passes: 1, Lanes: 1}, AddressPerSecond: -1}
+	cfg.Logger = slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	a, err := app.New(ctx, cfg)
 	if err != nil {
 		cancel()
 		t.Fatal(err)
 	}
-	load(t, a, pool)
+	load(t, a, cfg.Pool)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		cancel()
@@ -67,8 +108,13 @@ func serveWith(t *testing.T, load func(*testing.T, *app.App, *pgxpool.Pool)) *pr
 				t.Error("the server does not end")
 			}
 		}
+		for line := range strings.Lines(log.String()) {
+			if found := secrets.FindString(line); found != "" {
+				t.Errorf("the log holds %q: %s", found, line)
+			}
+		}
 	})
-	return &product{App: a, url: "http://" + l.Addr().String()}
+	return &product{App: a, url: "http://" + l.Addr().String(), log: log}
 }
 
 // hire makes Acme, whose team North has the reps Ann and Ben and their manager Mei.

@@ -100,7 +100,7 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 	}
 	if a.Identity, err = identity.New(identity.Config{
 		Pool: cfg.Pool, Rights: a.Engine, Roles: a.roles, MayManage: a.mayManage,
-		DeviceRevoked:    a.deviceRevoked,
+		DeviceGone:       a.deviceGone,
 		AddressPerSecond: cfg.Identity.AddressPerSecond, Hashing: cfg.Identity.Hashing, Now: now, Logger: log,
 	}); err != nil {
 		return nil, fmt.Errorf("app.New: %w", err)
@@ -153,9 +153,9 @@ func (a *App) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// deviceRevoked forgets where a revoked device could be notified.
-func (a *App) deviceRevoked(ctx context.Context, tx pgx.Tx, org, device satchel.ID) error {
-	return a.Push.DeviceRevoked(ctx, tx, org, device)
+// deviceGone forgets where a device that was revoked or signed out could be notified.
+func (a *App) deviceGone(ctx context.Context, tx pgx.Tx, org, device satchel.ID) error {
+	return a.Push.DeviceGone(ctx, tx, org, device)
 }
 
 func (a *App) ready(ctx context.Context) error { return a.pool.Ping(ctx) }
