@@ -346,16 +346,27 @@ var testName = regexp.MustCompile("`(Test\\w+)`")
 
 func TestTheProtocolNamesTestsThatExist(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(filepath.Join(root, "docs", "protocol.md"))
+	namesTests(t, "protocol.md", 20, "syncengine", "clients/go")
+}
+
+func TestTheFaultsNameTestsThatExist(t *testing.T) {
+	t.Parallel()
+	namesTests(t, "faults.md", 50, "*", "internal/*", "clients/go")
+}
+
+// namesTests proves that a page names at least so many tests, and that each stands in one of the folders.
+func namesTests(t *testing.T, page string, least int, folders ...string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "docs", page))
 	if err != nil {
 		t.Fatal(err)
 	}
 	named := testName.FindAllStringSubmatch(string(text), -1)
-	if len(named) < 20 {
+	if len(named) < least {
 		t.Fatalf("only %d tests are named", len(named))
 	}
 	var sources strings.Builder
-	for _, dir := range []string{"syncengine", "clients/go"} {
+	for _, dir := range folders {
 		files, err := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
 		if err != nil {
 			t.Fatal(err)
