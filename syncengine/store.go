@@ -128,6 +128,12 @@ FROM org_clock c, unnest($2::bigint[], $3::uuid[], $4::text[], $5::boolean[]) AS
 WHERE c.org_id = $1
 ON CONFLICT (org_id, bucket, record_id) DO UPDATE SET seq = excluded.seq, present = excluded.present`
 
+const sqlNewHeads = `-- syncengine.NewHeads
+INSERT INTO head (org_id, bucket, record_id, kind, seq, present)
+SELECT c.org_id, u.bucket, u.record_id, u.kind, c.seq, u.present
+FROM org_clock c, unnest($2::bigint[], $3::uuid[], $4::text[], $5::boolean[]) AS u(bucket, record_id, kind, present)
+WHERE c.org_id = $1`
+
 const sqlBuckets = `-- syncengine.Buckets
 INSERT INTO bucket (org_id, num, kind, last_seq, count, sum)
 SELECT c.org_id, u.num, u.kind, c.seq, u.count, u.sum

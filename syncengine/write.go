@@ -23,14 +23,20 @@ const epochShift = 40
 
 // writeSet collects the rows of the last write, column by column.
 type writeSet struct {
-	heads struct {
-		buckets []int64
-		records []satchel.ID
-		kinds   []string
-		present []bool
-	}
-	counts map[bucketKind]*delta
+	heads    headRows // of records that are there already
+	newHeads headRows // of those that the batch creates, which have none: their insert needs no look at what is there
+	counts   map[bucketKind]*delta
 }
+
+// headRows are rows of head, column by column.
+type headRows struct {
+	buckets []int64
+	records []satchel.ID
+	kinds   []string
+	present []bool
+}
+
+func (h *headRows) len() int { return len(h.buckets) }
 
 // bucketKey is a bucket of an organisation.
 type bucketKey struct {
@@ -250,6 +256,9 @@ func (c *recordColumnsSet) add(r *row, buckets []int64, s *schema.Schema) error 
 // noteHeads notes the heads of a record: all of them move forward when it changes, and those that it left say so.
 func (b *batch) noteHeads(r *row, buckets []int64) {
 	h := &b.writes.heads
+	if r.stored == nil {
+		h = &b.writes.newHeads
+	}
 	add := func(num int64, present bool) {
 		h.buckets, h.records = append(h.buckets, num), append(h.records, r.rec.ID)
 		h.kinds, h.present = append(h.kinds, r.rec.Kind), append(h.present, present)
@@ -293,11 +302,15 @@ func digest(r *schema.Record) int64 {
 }
 
 func (b *batch) queueHeads(q *pgx.Batch) {
-	h := &b.writes.heads
-	if len(h.buckets) == 0 {
+	if h := &b.writes.heads; h.len() > 0 {
+		q.Queue(sqlHeads, b.orgID, h.buckets, h.records, h.kinds, h.present)
+	}
+	if h := &b.writes.newHeads; h.len() > 0 {
+		q.Queue(sqlNewHeads, b.orgID, h.buckets, h.records, h.kinds, h.present)
+	}
+	if len(b.writes.counts) == 0 {
 		return
 	}
-	q.Queue(sqlHeads, b.orgID, h.buckets, h.records, h.kinds, h.present)
 	keys := slices.SortedFunc(maps.Keys(b.writes.counts), func(x, y bucketKind) int {
 		if x.num != y.num {
 			return int(x.num - y.num)
@@ -437,6 +450,7 @@ func (b *batch) outcome(seq uint64) Outcome {
 // wake wakes this replica's waiters for what the batch committed.
 func (b *batch) wake() {
 	b.e.waiters.wake(b.orgID, b.writes.heads.buckets)
+	b.e.waiters.wake(b.orgID, b.writes.newHeads.buckets)
 	b.e.waiters.wakeStems(b.orgID, b.newStems)
 }
 
