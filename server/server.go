@@ -188,7 +188,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.TLSCert != "" {
 		s.certs = &certs{certFile: cfg.TLSCert, keyFile: cfg.TLSKey, log: cfg.Logger, now: cfg.Now}
 		if err := s.certs.load(); err != nil {
-			return nil, fmt.Errorf("server.New: %w", err)
+			return nil, fmt.Errorf("server.New: the certificate or its key cannot be read: %w", err)
 		}
 	}
 	handler, err := s.routes()

@@ -55,7 +55,7 @@ func (f *databaseFlags) open(ctx context.Context, log io.Writer) (*database, err
 	db.pool, err = pg.Open(ctx, url, pg.Options{MaxConns: f.DBConns, PgBouncer: f.PgBouncer})
 	if err != nil {
 		db.close()
-		return nil, fmt.Errorf("the database does not answer; check DATABASE_URL, and that Postgres runs and takes connections from here: %w", err)
+		return nil, fmt.Errorf("no way to the database; check DATABASE_URL, and that Postgres runs and takes connections from here: %w", err)
 	}
 	return db, nil
 }

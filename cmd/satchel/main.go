@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	_ "time/tzdata" // organisations have time zones, and slim images no table of them
 
@@ -60,7 +61,11 @@ func run(args []string, std streams) int {
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(std.err, "satchel: %v\nTry: satchel --help\n", err)
+		help := ""
+		if wrong, ok := errors.AsType[*kong.ParseError](err); ok && wrong.Context != nil {
+			help = words(wrong.Context.Command())
+		}
+		fmt.Fprintf(std.err, "satchel: %v\nTry: satchel %s--help\n", err, help)
 		return 2
 	}
 	// The first signal asks for a good end, the second one does not ask.
@@ -74,11 +79,22 @@ func run(args []string, std streams) int {
 		return 0
 	}
 	if _, usage := errors.AsType[usageError](err); usage {
-		fmt.Fprintf(std.err, "satchel: %v\nTry: satchel %s --help\n", err, parsed.Command())
+		fmt.Fprintf(std.err, "satchel: %v\nTry: satchel %s--help\n", err, words(parsed.Command()))
 		return 2
 	}
 	if text := err.Error(); text != "" {
 		fmt.Fprintln(std.err, "satchel:", text)
 	}
 	return 1
+}
+
+// words gives the words of a command without its arguments, with a space behind each.
+func words(command string) string {
+	var b strings.Builder
+	for w := range strings.FieldsSeq(command) {
+		if !strings.HasPrefix(w, "<") {
+			b.WriteString(w + " ")
+		}
+	}
+	return b.String()
 }

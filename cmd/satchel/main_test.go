@@ -232,6 +232,9 @@ func TestACallThatMakesNoSenseSaysSoAndExitsWithTwo(t *testing.T) {
 		{"a service account that is none", []string{db, blobs, secret}, "serve --fcm-credentials=main.go", "no JSON"},
 		{"a collector that is none", []string{db, blobs, secret}, "serve --listen=127.0.0.1:0 --otlp-endpoint=somewhere", "--otlp-endpoint"},
 		{"a person without a role", []string{db}, "user add acme li", "--role"},
+		{"a person without a name", []string{db}, "user reset acme", "Try: satchel user reset --help"},
+		{"an unknown flag", nil, "serve --sing", "Try: satchel serve --help"},
+		{"a team that is none", []string{db}, "user add acme li --role=rep --team=north", "Try: satchel user add --help"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
