@@ -21,7 +21,8 @@ const (
 // identity is who this device is. The zero value: nobody has signed in.
 type identity struct {
 	Installation     string     `json:"installation"`
-	Device           satchel.ID `json:"device"`
+	Device           satchel.ID `json:"device"`  // under which mutations are numbered
+	Session          satchel.ID `json:"session"` // the one of the sign-in: a fork gives another Device, and no other session
 	Person           satchel.ID `json:"person"`
 	Org              satchel.ID `json:"org"`
 	DisplayName      string     `json:"display_name"`
@@ -46,6 +47,14 @@ type place struct {
 type numbers struct {
 	Next  uint64 `json:"next"`
 	Order uint64 `json:"order"`
+}
+
+// session gives the device of the sign-in.
+func (id identity) session() satchel.ID {
+	if id.Session.IsZero() {
+		return id.Device // stored before forks were told apart, or nobody has signed in
+	}
+	return id.Session
 }
 
 func getMeta[T any](tx ReadTx, key string) (T, error) {

@@ -51,8 +51,8 @@ func (c *Client) SignIn(ctx context.Context, who Credentials) error {
 
 	before := c.snapshot()
 	device := &satchelv1.DeviceInfo{Installation: before.Installation, Name: who.DeviceName, Platform: who.Platform, AppVersion: who.AppVersion}
-	if !before.Device.IsZero() {
-		device.DeviceId = before.Device.String()
+	if was := before.session(); !was.IsZero() {
+		device.DeviceId = was.String()
 	}
 	res, err := bare(ctx, c, c.cfg.Timeout, "", c.auth.SignIn, &satchelv1.SignInRequest{
 		Org: who.Org, Login: who.Login, Password: who.Password, Device: device,
@@ -61,7 +61,7 @@ func (c *Client) SignIn(ctx context.Context, who Credentials) error {
 		return err
 	}
 	after := before
-	if err := errors.Join(after.Device.UnmarshalText([]byte(res.DeviceId)), after.Person.UnmarshalText([]byte(res.PersonId)),
+	if err := errors.Join(after.Session.UnmarshalText([]byte(res.DeviceId)), after.Person.UnmarshalText([]byte(res.PersonId)),
 		after.Org.UnmarshalText([]byte(res.OrgId))); err != nil {
 		return fmt.Errorf("satchelclient: the answer to SignIn cannot be read: %w", err)
 	}
@@ -72,10 +72,15 @@ func (c *Client) SignIn(ctx context.Context, who Credentials) error {
 		}
 		return ErrOtherPerson
 	}
+	// The same session's device goes on under the id that a fork gave it; renumbering would apply again what was taken.
+	moved := after.Session != before.session()
+	if moved {
+		after.Device = after.Session
+	}
 	after.DisplayName = res.DisplayName
 	after.take(res.Tokens)
 	return c.updateIdentity(ctx, "sign-in", after, func(tx Tx) error {
-		if before.Device.IsZero() || before.Device == after.Device {
+		if before.Device.IsZero() || !moved {
 			return nil
 		}
 		return renumber(tx)

@@ -177,7 +177,7 @@ func (c *Client) takeAnswer(tx Tx, s sending, res *satchelv1.SyncResponse, boot 
 			if id.Device == device {
 				continue // taken already
 			}
-			id.Device = device
+			id.Session, id.Device = id.session(), device
 			if err := putMeta(tx, metaIdentity, id); err != nil {
 				return err
 			}
@@ -235,7 +235,7 @@ func (c *Client) reload(ctx context.Context) error {
 		id, err := getMeta[identity](tx, metaIdentity)
 		if err == nil {
 			c.adopt(func(now *identity) {
-				now.Device = id.Device // tokens are another's to change
+				now.Session, now.Device = id.Session, id.Device // tokens are another's to change
 				if id.Device.IsZero() {
 					*now = id // wiped
 				}
