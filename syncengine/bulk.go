@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -416,6 +417,11 @@ func (a *attempt) pullChildren(ctx context.Context, parent satchel.ID) error {
 	if err != nil {
 		return err
 	}
+	for _, id := range a.b.hanging(parent) {
+		if !slices.Contains(children, id) {
+			children = append(children, id)
+		}
+	}
 	var found []*row
 	heads := 0
 	for _, id := range children {
@@ -434,6 +440,21 @@ func (a *attempt) pullChildren(ctx context.Context, parent satchel.ID) error {
 		a.set(&next)
 	}
 	return nil
+}
+
+// hanging gives what earlier mutations of the batch hung under a record and no table has yet.
+func (b *batch) hanging(parent satchel.ID) []satchel.ID {
+	var ids []satchel.ID
+	for id, r := range b.rows {
+		if r == nil || !r.changed {
+			continue
+		}
+		if k := b.org.schema.Kind(r.rec.Kind); k.Parent != "" && r.rec.Ref(k.Parent) == parent {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, compareIDs)
+	return ids
 }
 
 // children loads what hangs directly under a record, locked.

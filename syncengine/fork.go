@@ -17,9 +17,14 @@ INSERT INTO lane (org_id, device_id, person_id, was, was_below, last_event) VALU
 const sqlSucceed = `-- syncengine.Succeed
 UPDATE lane SET successor = $3 WHERE org_id = $1 AND device_id = $2`
 
-// What the device did before it forked, by random id.
+// What the device did before it forked, once or many times, and since, by random id: of two phones with one store, one
+// may send under the number expected next what the other has sent under another.
 const sqlRunsOfIDs = `-- syncengine.RunsOfIDs
-SELECT first, ids, verdicts, seq FROM ledger WHERE org_id = $1 AND device_id = $2 AND ids && $3`
+WITH RECURSIVE before (device_id) AS (
+	SELECT $2::uuid
+	UNION
+	SELECT l.was FROM before b JOIN lane l ON l.org_id = $1 AND l.device_id = b.device_id WHERE l.was IS NOT NULL)
+SELECT first, ids, verdicts, seq FROM ledger WHERE org_id = $1 AND device_id IN (SELECT device_id FROM before) AND ids && $3`
 
 // fresh tells whether a fork's lane has taken nothing yet: the device may not have heard of it.
 func (l lane) fresh() bool { return !l.was.IsZero() && l.next == 1 }
@@ -81,7 +86,7 @@ func (b *batch) enterFork(ctx context.Context) error {
 	if b.runs, err = pgx.CollectRows(rows, scanRun); err != nil {
 		return err
 	}
-	if rows, err = b.tx.Query(ctx, sqlRunsOfIDs, b.orgID, b.lane.was, ids); err != nil {
+	if rows, err = b.tx.Query(ctx, sqlRunsOfIDs, b.orgID, b.device, ids); err != nil {
 		return err
 	}
 	old, err := pgx.CollectRows(rows, scanRun)

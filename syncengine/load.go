@@ -348,10 +348,11 @@ func (b *batch) fetch(ctx context.Context, sql string, ids []satchel.ID) error {
 }
 
 // forked tells whether the device's numbering is not the one that the server knows: a known number with another
-// random id, or a number below next of which no run is kept (S3).
+// random id, or a number below next of which no run is kept (S3). In a lane that took another's place so does a gap:
+// the device did not hear that it must take this lane's id, or it is the other one of two with one store.
 func (b *batch) forked() bool {
-	if b.lane.fresh() && b.in.Mutations[0].Number != 1 {
-		return true // it was told to take this lane's id and did not hear it
+	if !b.lane.was.IsZero() && b.in.Mutations[0].Number > b.lane.next {
+		return true
 	}
 	for i := range b.in.Mutations {
 		m := &b.in.Mutations[i]
