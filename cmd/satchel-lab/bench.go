@@ -46,6 +46,9 @@ func (c *benchCmd) settings() map[string]string {
 
 // Run measures and reports.
 func (c *benchCmd) Run(ctx context.Context, std streams) error {
+	if err := bench.CheckWorks(c.Only); err != nil { // before a Postgres is started
+		return err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err

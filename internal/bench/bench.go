@@ -105,12 +105,20 @@ func Works() []string {
 	return names
 }
 
+// CheckWorks refuses names that are not of [Works].
+func CheckWorks(names []string) error {
+	for _, name := range names {
+		if !slices.Contains(Works(), name) {
+			return fmt.Errorf("bench: there is no work %q; there are %s", name, strings.Join(Works(), ", "))
+		}
+	}
+	return nil
+}
+
 // Run measures. It ends by itself, in 20 minutes at most.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
-	for _, name := range cfg.Only {
-		if !slices.Contains(Works(), name) {
-			return nil, fmt.Errorf("bench: there is no work %q; there are %s", name, strings.Join(Works(), ", "))
-		}
+	if err := CheckWorks(cfg.Only); err != nil {
+		return nil, err
 	}
 	if cfg.Log == nil {
 		cfg.Log = io.Discard
