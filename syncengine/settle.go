@@ -144,9 +144,10 @@ func (a *attempt) place(ctx context.Context) error {
 	for i := 0; i < len(a.order); i++ { // grows while children are found
 		r := a.rows[a.order[i]]
 		k := a.b.org.schema.Kind(r.rec.Kind)
-		before := satchel.ID{}
-		if r.stored != nil {
-			before = top(r.parentOwner, r.stored.OwnerID(k))
+		// Nothing hangs under what this very mutation made, but what it placed behind it.
+		before, known := satchel.ID{}, a.b.rows[r.rec.ID]
+		if known != nil {
+			before = top(known.parentOwner, known.rec.OwnerID(k))
 		}
 		if k.Parent != "" {
 			r.parent = r.rec.Ref(k.Parent)
@@ -162,7 +163,7 @@ func (a *attempt) place(ctx context.Context) error {
 			}
 		}
 		r.place = access.Place(k, r.rec, r.parentOwner, a.b.org.dir, a.b.org.zone)
-		if after := top(r.parentOwner, r.rec.OwnerID(k)); r.stored != nil && after != before {
+		if after := top(r.parentOwner, r.rec.OwnerID(k)); known != nil && after != before {
 			if err := a.pullChildren(ctx, r.rec.ID); err != nil {
 				return err
 			}

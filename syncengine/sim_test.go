@@ -33,6 +33,37 @@ func TestS13WhatABatchHangsUnderARecordMovesWithItInTheSameBatch(t *testing.T) {
 	}
 }
 
+// The record itself is new in the batch, or goes back to where it was.
+func TestS13WhatHangsUnderARecordFollowsItThroughABatch(t *testing.T) {
+	w := newWorld(t)
+	mei, ann, ben := w.phone("Mei"), w.phone("Ann"), w.phone("Ben")
+	owner := func(acc satchel.ID, base uint64, name string) syncengine.Mutation {
+		return mei.mutation(patch("account", acc, base, map[string]any{"owner": w.people[name].String()}))
+	}
+	fresh, freshVisit := satchel.NewID(), satchel.NewID()
+	back, backVisit := ann.account("x"), satchel.NewID()
+	mei.mustDo(create("visit", backVisit, visitFields(back, "v")))
+	for _, v := range mei.send(
+		mei.mutation(create("account", fresh, map[string]any{"name": "new"})),
+		mei.mutation(create("visit", freshVisit, visitFields(fresh, "v"))),
+		owner(fresh, 1, "Ben"),
+		owner(back, 1, "Ben"), owner(back, 2, "Ann"),
+	) {
+		if v.Status != syncengine.Applied {
+			t.Fatalf("%+v", v)
+		}
+	}
+	w.step()
+	ann.pull()
+	ben.pull()
+	if !ben.has(freshVisit) {
+		t.Error("the new account went to Ben, its visit did not")
+	}
+	if !ann.has(backVisit) || ben.has(backVisit) {
+		t.Errorf("the account is Ann's again; she has its visit: %v, Ben has it: %v", ann.has(backVisit), ben.has(backVisit))
+	}
+}
+
 // Two phones with one store, of which one was told to fork: the other goes on with the numbers of before.
 func TestS3AClonedStoreThatDidNotForkIsToldTo(t *testing.T) {
 	w := newWorld(t)
