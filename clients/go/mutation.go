@@ -27,11 +27,16 @@ type Batch struct {
 // Create adds the creation of a record and gives its id, minted here.
 func (b *Batch) Create(kind string, fields Fields) satchel.ID {
 	id := satchel.NewID()
+	b.CreateAs(kind, id, fields)
+	return id
+}
+
+// CreateAs adds the creation of a record whose id the app minted; nothing else may ever have had it.
+func (b *Batch) CreateAs(kind string, id satchel.ID, fields Fields) {
 	if fields == nil {
 		fields = Fields{}
 	}
 	b.add(kind, id, &satchelv1.Op{Action: &satchelv1.Op_Create{Create: &satchelv1.Create{Fields: b.json(fields)}}})
-	return id
 }
 
 // Patch adds a change of the named fields, sets and counters.

@@ -1,5 +1,5 @@
-// Command satchel-lab is the laboratory: it measures the product, and is not part of it. `satchel-lab bench` is what
-// docs/performance.md describes.
+// Command satchel-lab is the laboratory: it measures the product, proves it under faults, and is not part of it.
+// `satchel-lab bench` is what docs/performance.md describes; `satchel-lab sim` checks what docs/protocol.md promises.
 package main
 
 import (
@@ -20,6 +20,7 @@ import (
 // cli is the whole command line.
 type cli struct {
 	Bench   benchCmd   `cmd:"" help:"Measure sync beside the floor of the same Postgres."`
+	Sim     simCmd     `cmd:"" help:"Prove the promises of sync on seeded fleets under faults."`
 	Servers serversCmd `cmd:"" hidden:"" help:"The servers' process of bench."`
 }
 
@@ -47,7 +48,7 @@ func main() {
 // run gives the exit status: 0, 1 for an error or a figure that misses its bar, 2 for a wrong command line.
 func run(args []string, std streams) int {
 	parser, err := kong.New(&cli{}, kong.Name("satchel-lab"), kong.Writers(std.out, std.err),
-		kong.Description("The laboratory of Satchel: measures it beside what Postgres itself can do."),
+		kong.Description("The laboratory of Satchel: measures it beside what Postgres itself can do, and proves it under faults."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
 		fmt.Fprintln(std.err, "satchel-lab:", err)

@@ -1,0 +1,15 @@
+// Package sim drives fleets of phones against the product, on a real Postgres, through whatever a seed draws: lost, late
+// and doubled messages, partitions, kills at any step, stores rolled back and cloned, wrong clocks, database connections
+// that break around a COMMIT, transactions paused half-way, rights that change. Then it heals everything and checks what
+// docs/protocol.md promises against a model of its own.
+//
+//   - owns: no table; databases that it is given are its own
+//   - promises: one step at a time on a virtual clock, every choice drawn from the seed, so that a seed can be run again;
+//     a run ends by itself; what it reports as failed is a broken promise, or a mistake of the model
+//   - may import: internal/app and below, clients/go, gen/
+//   - start reading at: [Run], then world.step and check.go
+//
+// The choices of a run follow from its seed alone. Random ids, keys and the bytes of tokens do not, and neither does
+// which of two background writes of the server comes first; ids are minted in the order of the run, so the order of
+// records is the same each time.
+package sim

@@ -1,0 +1,167 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/satchel-sync/satchel/internal/devpg"
+	"github.com/satchel-sync/satchel/internal/pg"
+	"github.com/satchel-sync/satchel/migrations"
+)
+
+// Many says which seeds to run.
+type Many struct {
+	From  uint64
+	Seeds int // how many, from From on
+	// Parallel runs so many at once; 0 = 2. What a seed does follows from it alone, also beside others.
+	Parallel int
+	Steps    int       // of each; see Config
+	Trace    bool      // print every step
+	Out      io.Writer // the report: a line for each seed that failed, then what happened, then `N passed, M failed`
+	// Replay is the command that runs one seed again, such as "satchel-lab sim --seed"; a failure is printed with it.
+	Replay string
+}
+
+// Total is what many runs came to.
+type Total struct {
+	Passed, Failed int
+	Activity       Activity
+}
+
+// maxBroken bounds how many failed seeds are run before the rest is given up.
+const maxBroken = 20
+
+// RunMany runs seeds on a Postgres of its own, which ends with it. An error means that it could not; failed seeds are
+// counted in the Total.
+func RunMany(ctx context.Context, m Many) (Total, error) {
+	server, err := devpg.StartEphemeral(ctx, nil)
+	if err != nil {
+		return Total{}, err
+	}
+	defer server.Stop(context.WithoutCancel(ctx)) // its watchdog ends it otherwise
+	if err := makeTemplate(ctx, server.URL()); err != nil {
+		return Total{}, fmt.Errorf("sim: the template: %w", err)
+	}
+	if m.Parallel <= 0 {
+		m.Parallel = 2
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var total Total
+	var failure error
+	var mu sync.Mutex // guards total, failure and Out
+	seeds := make(chan uint64)
+	var workers sync.WaitGroup
+	for range m.Parallel {
+		workers.Go(func() {
+			for seed := range seeds {
+				r, err := m.one(ctx, server.URL(), seed)
+				mu.Lock()
+				switch {
+				case ctx.Err() != nil:
+					failure = errors.Join(failure, context.Cause(ctx))
+				case err == nil && len(r.Failures) == 0:
+					total.Passed++
+				default:
+					total.Failed++
+					m.report(r, err)
+				}
+				total.Activity.Add(r.Activity)
+				if done := total.Passed + total.Failed; done%50 == 0 && done > 0 && done < m.Seeds {
+					fmt.Fprintf(m.Out, "%d of %d seeds: %d passed, %d failed\n", done, m.Seeds, total.Passed, total.Failed)
+				}
+				full := total.Failed >= maxBroken
+				mu.Unlock()
+				if full {
+					return
+				}
+			}
+		})
+	}
+	gone := make(chan struct{})
+	go func() { workers.Wait(); close(gone) }()
+give:
+	for i := range m.Seeds {
+		select {
+		case seeds <- m.From + uint64(i):
+		case <-gone:
+			break give
+		case <-ctx.Done():
+			break give
+		}
+	}
+	close(seeds)
+	<-gone
+	fmt.Fprintf(m.Out, "%s\n%d passed, %d failed\n", total.Activity, total.Passed, total.Failed)
+	return total, errors.Join(failure, ctx.Err())
+}
+
+func (m Many) report(r Result, err error) {
+	fmt.Fprintf(m.Out, "seed %d failed; again: %s %d --trace\n", r.Seed, m.Replay, r.Seed)
+	if err != nil {
+		fmt.Fprintf(m.Out, "  %v\n", err)
+	}
+	for _, f := range r.Failures {
+		fmt.Fprintf(m.Out, "  %s\n", f)
+	}
+}
+
+const templateName = "satchel_sim_template"
+
+// one runs a seed on a database of its own.
+func (m Many) one(ctx context.Context, address string, seed uint64) (Result, error) {
+	name := fmt.Sprintf("satchel_sim_%d", seed)
+	if err := admin(ctx, address, "CREATE DATABASE "+name+" TEMPLATE "+templateName+" STRATEGY file_copy"); err != nil {
+		return Result{Seed: seed}, err
+	}
+	u, err := database(address, name)
+	if err != nil {
+		return Result{Seed: seed}, err
+	}
+	cfg := Config{URL: u, Seed: seed, Steps: m.Steps}
+	if m.Trace {
+		cfg.Trace = m.Out
+	}
+	r, err := Run(ctx, cfg)
+	return r, errors.Join(err, admin(context.WithoutCancel(ctx), address, "DROP DATABASE "+name+" WITH (FORCE)"))
+}
+
+func makeTemplate(ctx context.Context, address string) error {
+	if err := admin(ctx, address, "CREATE DATABASE "+templateName); err != nil {
+		return err
+	}
+	u, err := database(address, templateName)
+	if err != nil {
+		return err
+	}
+	pool, err := pg.Open(ctx, u, pg.Options{AppName: "sim template", MaxConns: 2})
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	return migrations.Up(ctx, pool)
+}
+
+func admin(ctx context.Context, address, sql string) error {
+	conn, err := pgx.Connect(ctx, address)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, sql)
+	return errors.Join(err, conn.Close(ctx))
+}
+
+func database(address, name string) (string, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "", errors.New("sim: the database's address does not parse")
+	}
+	u.Path = "/" + name
+	return u.String(), nil
+}

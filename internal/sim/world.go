@@ -1,0 +1,340 @@
+package sim
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/identity"
+	"github.com/satchel-sync/satchel/internal/app"
+	"github.com/satchel-sync/satchel/internal/pg"
+	"github.com/satchel-sync/satchel/syncengine"
+)
+
+// Of the organisation. The password guards made-up data in a database that is dropped.
+const (
+	slug     = "sim"
+	password = "sim-on-loopback"
+	timeZone = "Asia/Shanghai"
+)
+
+var secret = []byte("the simulator's servers have no listener and live seconds")
+
+// staff are the people, with the team and role that each begins with.
+var staff = [][3]string{
+	{"adi", "head", "admin"}, {"dina", "head", "director"},
+	{"mei", "north", "manager"}, {"ann", "north", "rep"}, {"ben", "north", "rep"}, {"ass", "north", "assistant"},
+	{"sam", "south", "manager"}, {"cem", "south", "rep"},
+}
+
+// movable are those whom an administrator moves about; adi stays, for somebody has to.
+var movable = []string{"dina", "mei", "ann", "ben", "ass", "sam", "cem"}
+
+// replica is one server: the product on connections of its own.
+type replica struct {
+	app  *app.App
+	pool *pgxpool.Pool
+	wire *wire
+}
+
+// world is one run. It belongs to one goroutine, but for what the product itself does beside it.
+type world struct {
+	ctx      context.Context
+	cfg      Config
+	rnd      *rand.Rand
+	db       *pgxpool.Pool // the model's own connections: no fault strikes them
+	replicas []*replica
+	blobs    string
+	org      satchel.ID
+	people   map[string]satchel.ID
+	teams    map[string]satchel.ID
+	phones   []*phone
+	clock    atomic.Int64 // milliseconds
+	at       int          // the step
+	faults   bool         // the network loses, phones are killed
+	bad      int          // per thousand, of each kind of loss
+	late     []letter
+	reader   *syncengine.Engine // on db, for the model
+	minted   uint64             // ids so far
+	texts    int                // unique values written so far
+	muts     map[satchel.ID]*mutation
+	act      Activity
+	failed   []string
+}
+
+func newWorld(ctx context.Context, cfg Config) (w *world, err error) {
+	w = &world{ctx: ctx, cfg: cfg, rnd: rand.New(rand.NewPCG(cfg.Seed, 0x5a7c4e1)), people: map[string]satchel.ID{},
+		teams: map[string]satchel.ID{}, muts: map[satchel.ID]*mutation{}}
+	w.clock.Store(time.Date(2026, 11, 30, 1, 0, 0, 0, time.UTC).UnixMilli()) // facts lie in months: the run crosses their edge
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	if w.blobs, err = os.MkdirTemp("", "satchel-sim-"); err != nil {
+		return w, err
+	}
+	if w.db, err = pg.Open(ctx, cfg.URL, pg.Options{AppName: "sim model", MaxConns: 3}); err != nil {
+		return w, err
+	}
+	for range 2 {
+		r := &replica{wire: newWire()}
+		if r.pool, err = pg.Open(ctx, cfg.URL, pg.Options{AppName: "sim replica", MaxConns: 6, Dial: r.wire.dial}); err != nil {
+			return w, err
+		}
+		w.replicas = append(w.replicas, r)
+		r.app, err = app.New(ctx, app.Config{Pool: r.pool, BlobURL: (&url.URL{Scheme: "file", Path: w.blobs}).String(), Secret: secret,
+			Identity: app.Identity{Hashing: identity.Argon2{MemoryKiB: 64, Passes: 1, Lanes: 1}, AddressPerSecond: -1}, Now: w.now})
+		if err != nil {
+			return w, err
+		}
+	}
+	return w, w.found()
+}
+
+// found makes the organisation, its people and one phone or two for each.
+func (w *world) found() (err error) {
+	a := w.replicas[0].app
+	if w.org, err = a.Identity.CreateOrg(w.ctx, identity.NewOrg{Slug: slug, Name: "Sim", TimeZone: timeZone}); err != nil {
+		return err
+	}
+	var teams []identity.Team
+	var people []identity.Person
+	for _, t := range []string{"head", "north", "south"} {
+		w.teams[t] = w.id()
+		one := identity.Team{ID: w.teams[t], Name: t}
+		if t != "head" {
+			one.Parent = w.teams["head"]
+		}
+		teams = append(teams, one)
+	}
+	for _, p := range staff {
+		w.people[p[0]] = w.id()
+		people = append(people, identity.Person{ID: w.people[p[0]], Login: p[0], DisplayName: p[0], Team: w.teams[p[1]], Roles: []string{p[2]}})
+	}
+	if err := pg.InTx(w.ctx, w.db, func(ctx context.Context, tx pgx.Tx) error {
+		if err := a.Identity.ImportTeams(ctx, tx, w.org, teams); err != nil {
+			return err
+		}
+		return a.Identity.ImportPeople(ctx, tx, w.org, password, people)
+	}); err != nil {
+		return err
+	}
+	if _, err := a.Jobs.Step(w.ctx); err != nil {
+		return err
+	}
+	for _, name := range []string{"dina", "mei", "ann", "ann", "ben", "ass", "sam", "cem"} {
+		p, err := w.newPhone(name)
+		if err != nil {
+			return err
+		}
+		w.phones = append(w.phones, p)
+		if err := w.signIn(p); err != nil {
+			return fmt.Errorf("sim: %s cannot sign in: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+func (w *world) close() {
+	if w.db != nil {
+		w.db.Close()
+	}
+	for _, r := range w.replicas {
+		r.pool.Close()
+	}
+	_ = os.RemoveAll(w.blobs) // in the temporary folder
+}
+
+func (w *world) now() time.Time { return time.UnixMilli(w.clock.Load()).UTC() }
+
+func (w *world) pass(d time.Duration) { w.clock.Add(d.Milliseconds()) }
+
+func (w *world) pick(names ...string) string { return names[w.rnd.IntN(len(names))] }
+
+// id mints a UUIDv7 from the seed, so that what is sorted by ids is sorted the same way in each run.
+func (w *world) id() (id satchel.ID) {
+	w.minted++
+	binary.BigEndian.PutUint64(id[8:], w.cfg.Seed<<32|w.minted)
+	binary.BigEndian.PutUint64(id[:8], uint64(w.clock.Load())<<16|w.minted&0xfff)
+	id[6] = id[6]&0x0f | 0x70
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// one in n.
+func (w *world) one(n int) bool { return w.rnd.IntN(n) == 0 }
+
+// text is a value that nobody wrote before, so that it can be found again.
+func (w *world) text() string {
+	w.texts++
+	return fmt.Sprintf("<%d>", w.texts)
+}
+
+func (w *world) tracef(format string, args ...any) {
+	if w.cfg.Trace != nil {
+		fmt.Fprintf(w.cfg.Trace, "%4d "+format+"\n", append([]any{w.at}, args...)...)
+	}
+}
+
+// fail notes a broken promise. The first few tell; a run that went wrong goes wrong in many places.
+func (w *world) fail(promise, format string, args ...any) {
+	text := fmt.Sprintf("%s, step %d: ", promise, w.at) + fmt.Sprintf(format, args...)
+	w.tracef("FAILED %s", text)
+	if len(w.failed) < 20 {
+		w.failed = append(w.failed, text)
+	}
+}
+
+// admin is who changes rights.
+func (w *world) admin() *satchel.Principal {
+	return &satchel.Principal{Org: w.org, Person: w.people["adi"], Roles: []string{"admin"}}
+}
+
+// changeRights moves people and teams about, as an administrator does, on some replica.
+func (w *world) changeRights(a *app.App) error {
+	w.act.RightsChanged++
+	name := movable[w.rnd.IntN(len(movable))]
+	patch := identity.PersonPatch{Person: w.people[name]}
+	switch n := w.rnd.IntN(10); {
+	case n < 4:
+		team := w.teams[w.pick("head", "north", "south")]
+		patch.Team = &team
+	case n < 7:
+		roles := []string{w.pick("rep", "rep", "manager", "director", "assistant", "viewer")}
+		patch.Roles = &roles
+	case n < 9:
+		disabled := w.one(2)
+		patch.Disabled = &disabled
+	default:
+		to := w.teams[w.pick("head", "north")]
+		w.tracef("rights: the team south moves")
+		_, err := a.Identity.UpdateTeam(w.ctx, w.admin(), identity.TeamPatch{Team: w.teams["south"], Parent: &to})
+		return err
+	}
+	w.tracef("rights: %s %s", name, text(patch))
+	_, err := a.Identity.UpdatePerson(w.ctx, w.admin(), patch)
+	return err
+}
+
+// enableAll lets everybody sign in again.
+func (w *world) enableAll() error {
+	no := false
+	var all error
+	for _, name := range movable {
+		_, err := w.replicas[0].app.Identity.UpdatePerson(w.ctx, w.admin(), identity.PersonPatch{Person: w.people[name], Disabled: &no})
+		all = errors.Join(all, err)
+	}
+	return all
+}
+
+// breakDatabase sets a fault on a replica's way to Postgres.
+func (w *world) breakDatabase() {
+	f := &plan{commit: w.one(2), nth: 1 + w.rnd.IntN(12), after: w.one(2), all: w.one(3)}
+	i := w.rnd.IntN(len(w.replicas))
+	w.tracef("replica %d will break: commit=%v nth=%d after=%v all=%v", i, f.commit, f.nth, f.after, f.all)
+	if was := w.replicas[i].wire.arm(f); was != nil && was.fired {
+		w.act.Broken++
+	}
+}
+
+// disarm takes back all faults of the ways to Postgres.
+func (w *world) disarm() {
+	for _, r := range w.replicas {
+		if f := r.wire.arm(nil); f != nil && f.fired {
+			w.act.Broken++
+		}
+	}
+}
+
+// meanwhile pauses one phone's transaction just before its COMMIT while something else goes on, on the other replica.
+// Both end before it returns.
+func (w *world) meanwhile() {
+	was := w.faults
+	w.faults = false
+	defer func() { w.faults = was }()
+	w.disarm()
+	p := w.phones[w.rnd.IntN(len(w.phones))]
+	q := w.phones[w.rnd.IntN(len(w.phones))]
+	if p == q || p.noUp || q.noUp || p.noDown || q.noDown {
+		return
+	}
+	p.replica, q.replica = 0, 1
+	w.record(p)
+	other := w.rnd.IntN(3)
+	if other == 0 {
+		w.record(q)
+	}
+	choice := w.rnd.Uint64()
+	hold := &plan{commit: true, nth: 1, held: make(chan struct{}), let: make(chan struct{})}
+	if w.one(3) {
+		hold.commit, hold.nth = false, 3+w.rnd.IntN(4)
+	}
+	w.tracef("meanwhile: %s is held, other=%d (%s)", p.name, other, q.name)
+	w.replicas[0].wire.arm(hold)
+	first := make(chan outcome, 1)
+	go func() { first <- p.syncOnce(w.ctx) }()
+	var firstDone *outcome
+	select {
+	case <-hold.held:
+		w.act.Paused++
+	case o := <-first:
+		firstDone = &o
+	}
+	second := make(chan outcome, 1)
+	go func() {
+		switch other {
+		case 0, 1:
+			second <- q.syncOnce(w.ctx)
+		default:
+			// Its own random source: this goroutine runs beside others.
+			rights := &world{ctx: w.ctx, rnd: rand.New(rand.NewPCG(choice, 1)), people: w.people, teams: w.teams, org: w.org}
+			err := rights.changeRights(w.replicas[1].app)
+			second <- outcome{err: err, rights: true}
+		}
+	}()
+	secondDone := w.doneOrBlocked(second)
+	close(hold.let)
+	if firstDone == nil {
+		o := <-first
+		firstDone = &o
+	}
+	if secondDone == nil {
+		o := <-second
+		secondDone = &o
+	}
+	w.disarm()
+	w.after(p, *firstDone)
+	if secondDone.rights {
+		w.act.RightsChanged++
+	} else {
+		w.after(q, *secondDone)
+	}
+}
+
+// doneOrBlocked waits until the call has ended or waits for a lock; nil = it waits.
+func (w *world) doneOrBlocked(ch chan outcome) *outcome {
+	for began := time.Now(); time.Since(began) < 1500*time.Millisecond; {
+		select {
+		case o := <-ch:
+			return &o
+		case <-time.After(2 * time.Millisecond):
+		}
+		var waits bool
+		if err := w.db.QueryRow(w.ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND (database = (SELECT oid FROM pg_database
+			WHERE datname = current_database()) OR database IS NULL))`).Scan(&waits); err == nil && waits {
+			return nil
+		}
+	}
+	return nil
+}
