@@ -138,7 +138,8 @@ func (s *Service) Withdraw(ctx context.Context, who *satchel.Principal, approval
 	return s.run(ctx, who, CommandWithdraw, Kind, approval, struct{}{}, key)
 }
 
-// run lets a command through the engine's door, as a device's would come.
+// run lets a command through the engine's door, as a device's would come. A key counts for its record only: used for
+// another one by mistake, it does not bring the verdict of the first.
 func (s *Service) run(ctx context.Context, who *satchel.Principal, name, kind string, record satchel.ID, args any, key string) (syncengine.Verdict, error) {
 	if key == "" || len(key) > 100 {
 		return syncengine.Verdict{}, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "a key of 1 to 100 characters names the attempt")
@@ -147,7 +148,7 @@ func (s *Service) run(ctx context.Context, who *satchel.Principal, name, kind st
 	if err != nil {
 		return syncengine.Verdict{}, err
 	}
-	return s.cfg.Engine.Submit(ctx, syncengine.SystemMutation{Org: who.Org, Source: "approval", Key: who.Person.String() + "/" + name + "/" + key,
+	return s.cfg.Engine.Submit(ctx, syncengine.SystemMutation{Org: who.Org, Source: "approval", Key: who.Person.String() + "/" + name + "/" + record.String() + "/" + key,
 		Actor: who, Cause: "a person did it online",
 		Ops: []syncengine.Op{{Action: syncengine.Command, Name: name, Record: record, Kind: kind, Args: raw}}})
 }

@@ -153,3 +153,22 @@ func TestTheUploadPathTakesNothingButItsOwn(t *testing.T) {
 		}
 	}
 }
+
+func TestAKeyThatIsUsedForTwoQuotesSubmitsBoth(t *testing.T) {
+	t.Parallel()
+	v := newVictim(t)
+	key := satchel.NewID().String()
+	for range 2 {
+		quote := v.ann.create("quote", map[string]any{"account": v.account, "title": "Small", "amount": 5})
+		for range 2 { // the second time is a replay
+			got := v.ann.must("ApprovalService/Submit", map[string]any{"recordId": quote, "key": key})["verdict"].(map[string]any)
+			if got["status"] != "STATUS_APPLIED" {
+				t.Errorf("the verdict is %v", got)
+			}
+		}
+		v.ann.pull()
+		if state := v.ann.seen[quote].fields["approval_state"]; state != "approved" {
+			t.Errorf("the quote is %v", state)
+		}
+	}
+}
