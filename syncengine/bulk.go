@@ -417,9 +417,19 @@ func (a *attempt) pullChildren(ctx context.Context, parent satchel.ID) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range a.b.hanging(parent) {
+	for _, id := range a.b.hanging(parent, a.b.rows) {
 		if !slices.Contains(children, id) {
 			children = append(children, id)
+		}
+	}
+	// What this very mutation hung there was placed before its parent, where its op came first.
+	for _, id := range a.b.hanging(parent, a.rows) {
+		if !a.again[id] {
+			if a.again == nil {
+				a.again = map[satchel.ID]bool{}
+			}
+			a.again[id] = true
+			a.order = append(a.order, id)
 		}
 	}
 	var found []*row
@@ -442,10 +452,10 @@ func (a *attempt) pullChildren(ctx context.Context, parent satchel.ID) error {
 	return nil
 }
 
-// hanging gives what earlier mutations of the batch hung under a record and no table has yet.
-func (b *batch) hanging(parent satchel.ID) []satchel.ID {
+// hanging gives those of the rows that were hung under a record where no table has it yet.
+func (b *batch) hanging(parent satchel.ID, rows map[satchel.ID]*row) []satchel.ID {
 	var ids []satchel.ID
-	for id, r := range b.rows {
+	for id, r := range rows {
 		if r == nil || !r.changed {
 			continue
 		}

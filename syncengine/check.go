@@ -26,6 +26,7 @@ type attempt struct {
 	resolved []satchel.ID
 	moves    []satchel.ID
 	heads    int
+	again    map[satchel.ID]bool // rows that place looked at before what they hang under had moved
 }
 
 // settledMutation is a mutation with its verdict.

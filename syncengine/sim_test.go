@@ -2,6 +2,7 @@ package syncengine_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	satchel "github.com/satchel-sync/satchel"
@@ -61,6 +62,24 @@ func TestS13WhatHangsUnderARecordFollowsItThroughABatch(t *testing.T) {
 	}
 	if !ann.has(backVisit) || ben.has(backVisit) {
 		t.Errorf("the account is Ann's again; she has its visit: %v, Ben has it: %v", ann.has(backVisit), ben.has(backVisit))
+	}
+}
+
+// One mutation hangs a photo under a visit that is there, then gives away the account above both.
+func TestS13WhatAMutationHangsTwoLevelsBelowMovesToo(t *testing.T) {
+	w := newWorld(t)
+	mei, ann, ben := w.phone("Mei"), w.phone("Ann"), w.phone("Ben")
+	acc, visit, photo := ann.account("x"), satchel.NewID(), satchel.NewID()
+	mei.mustDo(create("visit", visit, visitFields(acc, "v")))
+	mei.mustDo(
+		create("photo", photo, map[string]any{"visit": visit.String(), "blob": strings.Repeat("a", 64)}),
+		patch("account", acc, 1, map[string]any{"owner": w.people["Ben"].String()}),
+	)
+	w.step()
+	ann.pull()
+	ben.pull()
+	if ann.has(photo) || !ben.has(photo) || !ben.has(visit) {
+		t.Errorf("Ann, who had the account, has the photo: %v; Ben, who has it now: %v, and the visit: %v", ann.has(photo), ben.has(photo), ben.has(visit))
 	}
 }
 

@@ -194,8 +194,12 @@ func (w *world) draw(p *phone) *satchelclient.Batch {
 		return nil
 	case n < 87:
 		if v, ok := w.any(p, "visit"); ok {
-			b.Patch("visit", v.ID, satchelclient.Fields{"summary": w.text(), "account": account.ID})
 			b.create("photo", satchelclient.Fields{"visit": v.ID, "caption": w.text(), "blob": fmt.Sprintf("%064x", w.rnd.Uint64())})
+			if w.one(2) {
+				b.Patch("visit", v.ID, satchelclient.Fields{"summary": w.text(), "account": account.ID})
+			} else if under, err := satchel.ParseID(v.Text("account")); err == nil { // all that hangs below moves with it
+				b.Patch("account", under, satchelclient.Fields{"owner": w.people[movable[w.rnd.IntN(len(movable))]]})
+			}
 			return &b.Batch
 		}
 		return nil
