@@ -122,5 +122,7 @@ CREATE VIEW directory_org AS
     SELECT org_id, slug, name, time_zone, closing_at IS NOT NULL AS closing FROM org;
 CREATE VIEW directory_person AS
     SELECT org_id, id, display_name, team_id, roles, disabled_at IS NOT NULL AS disabled FROM person;
+CREATE VIEW directory_device AS
+    SELECT org_id, id, revoked_at IS NOT NULL AS revoked FROM device;
 CREATE VIEW directory_team AS
     SELECT org_id, id, parent_id, name FROM team;

@@ -220,3 +220,52 @@ func clean(name string) string {
 	}
 	return name
 }
+
+// named collects the ids that the ops name, and those of the records that new ones hang under; sorted, so that two
+// batches lock in one order. A batch that only creates shares the parents: many visits to one account do not wait for
+// each other. One that also edits locks all of them alike, in one pass: two passes would be two orders, and a deadlock
+// costs a second.
+func (b *batch) named() (records, parents []satchel.ID) {
+	edits := false
+	for i := range b.in.Mutations {
+		for j := range b.in.Mutations[i].Ops {
+			op := &b.in.Mutations[i].Ops[j]
+			records = append(records, op.Record)
+			edits = edits || op.Action != Create
+			if op.Action == Create || op.Action == Patch {
+				parents = append(parents, referenced(op.Fields)...)
+			}
+		}
+	}
+	order := func(a, b satchel.ID) int { return bytes.Compare(a[:], b[:]) }
+	if edits {
+		records, parents = append(records, parents...), nil
+	}
+	slices.SortFunc(records, order)
+	records = slices.Compact(records)
+	slices.SortFunc(parents, order)
+	parents = slices.DeleteFunc(slices.Compact(parents), func(id satchel.ID) bool {
+		_, own := slices.BinarySearchFunc(records, id, order)
+		return own
+	})
+	return records, parents
+}
+
+// referenced finds what looks like ids among the values of a JSON object, without knowing the schema: at most 8 are
+// shared-locked, and only the kind's parent matters.
+func referenced(fields json.RawMessage) []satchel.ID {
+	var out []satchel.ID
+	for rest := fields; len(out) < 8; {
+		at := bytes.IndexByte(rest, ':')
+		if at < 0 {
+			break
+		}
+		rest = bytes.TrimLeft(rest[at+1:], " \t\r\n")
+		if len(rest) >= 38 && rest[0] == '"' && rest[37] == '"' {
+			if id, err := satchel.ParseID(string(rest[1:37])); err == nil {
+				out = append(out, id)
+			}
+		}
+	}
+	return out
+}

@@ -1,7 +1,6 @@
 package syncengine
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -116,7 +115,7 @@ func (b *batch) load(ctx context.Context) error {
 	q.Queue(sqlLockRecords, b.orgID, records)
 	q.Queue(sqlShareRecords, b.orgID, parents)
 	// Behind the locks, so that it knows every bucket in which a locked record lies.
-	q.Queue(sqlClock, b.orgID)
+	q.Queue(sqlDeviceClock, b.orgID, b.device)
 	q.Queue(sqlRefused, b.orgID, append(slices.Clone(records), parents...))
 
 	res := b.tx.SendBatch(ctx, &q)
@@ -201,12 +200,16 @@ func (b *batch) readLoad(res pgx.BatchResults) error {
 		}
 	}
 	c := &b.clock
-	err := res.QueryRow().Scan(&c.Seq, &c.Rights, &c.Buckets, &c.SchemaVersion, &c.Key)
+	var revoked bool
+	err := res.QueryRow().Scan(&c.Seq, &c.Rights, &c.Buckets, &c.SchemaVersion, &c.Key, &revoked)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return satchel.E(satchel.NotFound, satchel.ReasonNotFound, "no such organisation")
 	}
 	if err != nil {
 		return err
+	}
+	if revoked && b.source == nil {
+		return satchel.E(satchel.Denied, satchel.ReasonDeviceRevoked, "this device was revoked; what waits on it was not applied")
 	}
 	rows, err := res.Query()
 	if err != nil {
@@ -232,55 +235,6 @@ func (b *batch) know(ctx context.Context) (err error) {
 	b.grants = b.e.grantsOf(b.org, roles)
 	b.follow, err = b.e.followed(ctx, b.tx, b.org, b.clock, b.person, roles)
 	return err
-}
-
-// named collects the ids that the ops name, and those of the records that new ones hang under; sorted, so that two
-// batches lock in one order. A batch that only creates shares the parents: many visits to one account do not wait for
-// each other. One that also edits locks all of them alike, in one pass: two passes would be two orders, and a deadlock
-// costs a second.
-func (b *batch) named() (records, parents []satchel.ID) {
-	edits := false
-	for i := range b.in.Mutations {
-		for j := range b.in.Mutations[i].Ops {
-			op := &b.in.Mutations[i].Ops[j]
-			records = append(records, op.Record)
-			edits = edits || op.Action != Create
-			if op.Action == Create || op.Action == Patch {
-				parents = append(parents, referenced(op.Fields)...)
-			}
-		}
-	}
-	order := func(a, b satchel.ID) int { return bytes.Compare(a[:], b[:]) }
-	if edits {
-		records, parents = append(records, parents...), nil
-	}
-	slices.SortFunc(records, order)
-	records = slices.Compact(records)
-	slices.SortFunc(parents, order)
-	parents = slices.DeleteFunc(slices.Compact(parents), func(id satchel.ID) bool {
-		_, own := slices.BinarySearchFunc(records, id, order)
-		return own
-	})
-	return records, parents
-}
-
-// referenced finds what looks like ids among the values of a JSON object, without knowing the schema: at most 8 are
-// shared-locked, and only the kind's parent matters.
-func referenced(fields json.RawMessage) []satchel.ID {
-	var out []satchel.ID
-	for rest := fields; len(out) < 8; {
-		at := bytes.IndexByte(rest, ':')
-		if at < 0 {
-			break
-		}
-		rest = bytes.TrimLeft(rest[at+1:], " \t\r\n")
-		if len(rest) >= 38 && rest[0] == '"' && rest[37] == '"' {
-			if id, err := satchel.ParseID(string(rest[1:37])); err == nil {
-				out = append(out, id)
-			}
-		}
-	}
-	return out
 }
 
 // keep reads rows of records into the batch.
@@ -392,4 +346,121 @@ func (b *batch) pending() []Mutation {
 		}
 	}
 	return nil
+}
+
+const sqlForkLane = `-- syncengine.ForkLane
+INSERT INTO lane (org_id, device_id, person_id, was, was_below, last_event) VALUES ($1, $2, $3, $4, $5, $6)`
+
+const sqlSucceed = `-- syncengine.Succeed
+UPDATE lane SET successor = $3 WHERE org_id = $1 AND device_id = $2`
+
+// What the device did before it forked, once or many times, and since, by random id: of two phones with one store, one
+// may send under the number expected next what the other has sent under another.
+const sqlRunsOfIDs = `-- syncengine.RunsOfIDs
+WITH RECURSIVE before (device_id) AS (
+	SELECT $2::uuid
+	UNION
+	SELECT l.was FROM before b JOIN lane l ON l.org_id = $1 AND l.device_id = b.device_id WHERE l.was IS NOT NULL)
+SELECT first, ids, verdicts, seq FROM ledger WHERE org_id = $1 AND device_id IN (SELECT device_id FROM before) AND ids && $3`
+
+// DeviceGone waits, in the transaction that revokes a device or signs it out, for the batch of it that is being applied:
+// every later one finds the device revoked.
+func (e *Engine) DeviceGone(ctx context.Context, tx pgx.Tx, org, device satchel.ID) error {
+	_, err := tx.Exec(ctx, sqlHoldLane, org, device)
+	return err
+}
+
+// fresh tells whether a fork's lane has taken nothing yet: the device may not have heard of it.
+func (l lane) fresh() bool { return !l.was.IsZero() && l.next == 1 }
+
+// ForkDevice gives a device whose numbering is not the server's (a phone restored from a backup, or cloned) a new id,
+// under which it numbers its pending mutations anew (S3). Its session stays that of its sign-in. Asked again before
+// the device used the id, it gives the same one.
+func (e *Engine) ForkDevice(ctx context.Context, p *satchel.Principal) (id satchel.ID, err error) {
+	err = e.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		lock := func(device satchel.ID) (l lane, err error) {
+			err = tx.QueryRow(ctx, sqlLockLane, p.Org, device).
+				Scan(&l.person, &l.next, &l.confirmed, &l.was, &l.wasBelow, &l.successor, &l.lastEvent)
+			return l, err
+		}
+		root, err := lock(p.Device)
+		if err != nil {
+			return err
+		}
+		current, l := p.Device, root
+		if !root.successor.IsZero() {
+			current = root.successor
+			if l, err = lock(current); err != nil {
+				return err
+			}
+		}
+		if l.fresh() {
+			id = current
+			return nil
+		}
+		id = satchel.NewID()
+		if _, err := tx.Exec(ctx, sqlForkLane, p.Org, id, l.person, current, int64(l.next), l.lastEvent); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, sqlSucceed, p.Org, p.Device, id)
+		return err
+	})
+	return id, pg.ToError(err)
+}
+
+// enterFork goes on in the lane that took the place of the device's first one, and finds what the device had done
+// before: a random id that the kept runs know gets its verdict.
+func (b *batch) enterFork(ctx context.Context) error {
+	b.device = b.lane.successor
+	first, last := b.in.Mutations[0].Number, b.in.Mutations[len(b.in.Mutations)-1].Number
+	l := lane{}
+	if err := b.tx.QueryRow(ctx, sqlLockLane, b.orgID, b.device).
+		Scan(&l.person, &l.next, &l.confirmed, &l.was, &l.wasBelow, &l.successor, &l.lastEvent); err != nil {
+		return err
+	}
+	b.lane = l
+	ids := make([]satchel.ID, len(b.in.Mutations))
+	for i := range b.in.Mutations {
+		ids[i] = b.in.Mutations[i].ID
+	}
+	rows, err := b.tx.Query(ctx, sqlRuns, b.orgID, b.device, int64(first)-MaxBatch, int64(last))
+	if err != nil {
+		return err
+	}
+	if b.runs, err = pgx.CollectRows(rows, scanRun); err != nil {
+		return err
+	}
+	if rows, err = b.tx.Query(ctx, sqlRunsOfIDs, b.orgID, b.device, ids); err != nil {
+		return err
+	}
+	old, err := pgx.CollectRows(rows, scanRun)
+	if err != nil {
+		return err
+	}
+	b.before = map[satchel.ID]Verdict{}
+	for _, r := range old {
+		for i, id := range r.ids {
+			b.before[id] = r.verdict(i)
+		}
+	}
+	return nil
+}
+
+func scanRun(r pgx.CollectableRow) (v run, err error) {
+	var raw []byte
+	if err = r.Scan(&v.first, &v.ids, &raw, &v.seq); err != nil || len(raw) == 0 {
+		return v, err
+	}
+	if err = json.Unmarshal(raw, &v.verdicts); err == nil && len(v.verdicts) != len(v.ids) {
+		err = errors.New("syncengine: a run has other verdicts than ids")
+	}
+	return v, err
+}
+
+// verdict gives that of the run's i-th mutation.
+func (r run) verdict(i int) Verdict {
+	if r.verdicts == nil {
+		return Verdict{Status: Applied}
+	}
+	return r.verdicts[i]
 }

@@ -287,3 +287,47 @@ func TestF21AReplicaPausedInsideATransactionHoldsNobodyForLong(t *testing.T) {
 		t.Error("the paused one commits as if nothing had happened")
 	}
 }
+
+func TestS6ARevocationHoldsForTheNextCommit(t *testing.T) {
+	w := newWorld(t)
+	ann := w.phone("Ann")
+	ann.account("before")
+	w.exec(`INSERT INTO device (org_id, id, person_id, installation, name, platform, app_version, created_at, last_sign_in)
+		VALUES ($1, $2, $3, '', '', '', '', now(), now())`, w.org, ann.who.Device, w.people["Ann"])
+	// The revocation holds the lane while the batch, which has passed authentication, waits for it.
+	ctx := t.Context()
+	tx, err := w.pool.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(ctx)
+	if err := w.engine.DeviceGone(ctx, tx, w.org, ann.who.Device); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(ctx, `UPDATE device SET revoked_at = now() WHERE org_id = $1 AND id = $2`, w.org, ann.who.Device); err != nil {
+		t.Fatal(err)
+	}
+	late := satchel.NewID()
+	m := ann.mutation(create("account", late, map[string]any{"name": "too late"}))
+	answered := make(chan error, 1)
+	go func() {
+		_, err := w.engine.Apply(ctx, ann.who, syncengine.Batch{Mutations: []syncengine.Mutation{m}})
+		answered <- err
+	}()
+	for w.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 0 {
+		select {
+		case err := <-answered:
+			t.Fatalf("the batch did not wait: %v", err)
+		default:
+		}
+	}
+	if err := tx.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answered; satchel.ReasonOf(err) != satchel.ReasonDeviceRevoked {
+		t.Errorf("the batch got %v", err)
+	}
+	if n := w.count(`SELECT count(*) FROM record WHERE org_id = $1 AND id = $2`, w.org, late); n != 0 {
+		t.Error("it took effect")
+	}
+}

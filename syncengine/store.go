@@ -5,6 +5,15 @@ package syncengine
 const sqlClock = `-- syncengine.Clock
 SELECT seq, rights, buckets, schema_version, cursor_key FROM org_clock WHERE org_id = $1`
 
+// The clock for a batch of the device $2; it is read behind the lane's lock, which a revocation takes too.
+const sqlDeviceClock = `-- syncengine.DeviceClock
+SELECT seq, rights, buckets, schema_version, cursor_key,
+  coalesce((SELECT d.revoked FROM directory_device d WHERE d.org_id = $1 AND d.id = $2), false)
+FROM org_clock WHERE org_id = $1`
+
+const sqlHoldLane = `-- syncengine.HoldLane
+SELECT 1 FROM lane WHERE org_id = $1 AND device_id = $2 FOR UPDATE`
+
 const sqlNewClock = `-- syncengine.NewClock
 INSERT INTO org_clock (org_id, cursor_key) VALUES ($1, $2)`
 

@@ -153,8 +153,12 @@ func (a *App) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// deviceGone forgets where a device that was revoked or signed out could be notified.
+// deviceGone waits for what a device that was revoked or signed out is just applying, and forgets where it could be
+// notified.
 func (a *App) deviceGone(ctx context.Context, tx pgx.Tx, org, device satchel.ID) error {
+	if err := a.Engine.DeviceGone(ctx, tx, org, device); err != nil {
+		return err
+	}
 	return a.Push.DeviceGone(ctx, tx, org, device)
 }
 
