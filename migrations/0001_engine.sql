@@ -152,14 +152,15 @@ CREATE TABLE ledger_source (
     PRIMARY KEY (org_id, source, key)
 );
 
--- A record whose creation was refused, and the attention that keeps it. What names such a record depends on it.
+-- A record whose creation was refused to a person, and the attention that keeps it. What the same person does to such a
+-- record depends on it; to others it does not exist.
 -- Written by syncengine.
 CREATE TABLE refused (
     org_id       uuid NOT NULL,
     record_id    uuid NOT NULL,
     attention_id uuid NOT NULL,
     person_id    uuid NOT NULL,
-    PRIMARY KEY (org_id, record_id)
+    PRIMARY KEY (org_id, record_id, person_id)
 );
 
 -- A mutation that waits for a refused creation to be resolved; applied in order once the record exists. Written by

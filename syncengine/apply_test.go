@@ -364,3 +364,20 @@ func TestSystemMutationsTakeEffectOncePerKey(t *testing.T) {
 		t.Fatalf("%+v %v", v, err)
 	}
 }
+
+func TestS5ARefusedCreationIsItsPersonsAlone(t *testing.T) {
+	w := newWorld(t)
+	ann, cem := w.phone("Ann"), w.phone("Cem")
+	acc := satchel.NewID()
+	refused := ann.do(create("account", acc, map[string]any{})) // has no name
+	v := cem.do(create("visit", satchel.NewID(), visitFields(acc, "by a stranger")))
+	if v.Reason != satchel.ReasonRecordUnknown || v.Attention == refused.Attention {
+		t.Errorf("a stranger learns of the refused creation: %+v", v)
+	}
+	if v := cem.do(create("account", acc, map[string]any{})); v.Attention == refused.Attention {
+		t.Errorf("%+v", v)
+	}
+	if v := ann.do(create("visit", satchel.NewID(), visitFields(acc, "waits"))); v.Reason != satchel.ReasonDependsOn || v.Attention != refused.Attention {
+		t.Errorf("her own visit: %+v", v)
+	}
+}

@@ -144,7 +144,7 @@ func (a *attempt) op(ctx context.Context, op Op) error {
 		return err
 	}
 	if r != nil && r.rec.Kind != op.Kind {
-		return refuse(satchel.ReasonRecordUnknown, "", "no such record of this kind")
+		return refuse(satchel.ReasonRecordUnknown, "", "no such record")
 	}
 	switch op.Action {
 	case Command:
@@ -260,7 +260,7 @@ func (a *attempt) mayHang(ctx context.Context, k *schema.Kind, rec *schema.Recor
 			return nil
 		}
 	}
-	return refuse(satchel.ReasonRecordUnknown, k.Parent, "the record that this one hangs under is not visible")
+	return refuse(satchel.ReasonRecordUnknown, k.Parent, "no such record")
 }
 
 // missing refuses what names a record that does not exist: where its creation was refused, it waits for that.

@@ -57,7 +57,7 @@ type batch struct {
 	runs    []run
 	known   *Verdict                  // of a system mutation that was seen
 	before  map[satchel.ID]Verdict    // by random id: what the device did before it forked
-	refused map[satchel.ID]satchel.ID // record whose creation was refused → attention
+	refused map[satchel.ID]satchel.ID // record whose creation was refused to the person → attention
 
 	rows    map[satchel.ID]*row
 	heads   int
@@ -116,7 +116,7 @@ func (b *batch) load(ctx context.Context) error {
 	q.Queue(sqlShareRecords, b.orgID, parents)
 	// Behind the locks, so that it knows every bucket in which a locked record lies.
 	q.Queue(sqlDeviceClock, b.orgID, b.device)
-	q.Queue(sqlRefused, b.orgID, append(slices.Clone(records), parents...))
+	q.Queue(sqlRefused, b.orgID, append(slices.Clone(records), parents...), b.person)
 
 	res := b.tx.SendBatch(ctx, &q)
 	err := b.readLoad(res)

@@ -70,7 +70,7 @@ const sqlReadRecords = `-- syncengine.ReadRecords
 SELECT ` + recordColumns + ` FROM record WHERE org_id = $1 AND id = ANY($2) ORDER BY id`
 
 const sqlRefused = `-- syncengine.Refused
-SELECT record_id, attention_id FROM refused WHERE org_id = $1 AND record_id = ANY($2)`
+SELECT record_id, attention_id FROM refused WHERE org_id = $1 AND record_id = ANY($2) AND person_id = $3`
 
 const sqlWriters = `-- syncengine.Writers
 SELECT device_id, person_id FROM lane WHERE org_id = $1 AND device_id = ANY($2)`
@@ -113,7 +113,7 @@ const sqlNewRefused = `-- syncengine.NewRefused
 INSERT INTO refused (org_id, record_id, attention_id, person_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`
 
 const sqlDropRefused = `-- syncengine.DropRefused
-DELETE FROM refused WHERE org_id = $1 AND record_id = ANY($2)`
+DELETE FROM refused WHERE org_id = $1 AND record_id = ANY($2) AND person_id = $3`
 
 const sqlPark = `-- syncengine.Park
 INSERT INTO parked (org_id, record_id, id, device_id, number, person_id, mutation) VALUES ($1, $2, $3, $4, $5, $6, $7)`

@@ -389,7 +389,7 @@ func (b *batch) queueKept(q *pgx.Batch) error {
 		q.Queue(sqlPark, b.orgID, p.record, p.m.ID, b.device, int64(p.m.Number), b.person, string(raw))
 	}
 	if len(b.undoRef) > 0 {
-		q.Queue(sqlDropRefused, b.orgID, b.undoRef)
+		q.Queue(sqlDropRefused, b.orgID, b.undoRef, b.person)
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ func verdictTold(v map[string]any) string {
 	for _, p := range list {
 		paths = append(paths, fmt.Sprint(p.(map[string]any)["path"]))
 	}
-	return fmt.Sprintf("%v %v %v attention %t %v", v["status"], v["reason"], paths, v["attentionId"] != nil, v["notes"])
+	return fmt.Sprintf("%v %v %v %v attention %t %v", v["status"], v["reason"], v["detail"], paths, v["attentionId"] != nil, v["notes"])
 }
 
 func TestAMutationTellsNothingOfWhatItsPersonMayNotSee(t *testing.T) {
