@@ -14,6 +14,7 @@ type simCmd struct {
 	Seed     *uint64 `placeholder:"N" help:"Run this one only."`
 	Steps    int     `default:"260" help:"Steps of each run before everything is healed and checked."`
 	Parallel int     `default:"2" help:"Runs at once."`
+	First    bool    `help:"Stop at the first seed that fails."`
 	Trace    bool    `help:"Print every step; best with --seed."`
 }
 
@@ -28,7 +29,7 @@ var errBroken = errors.New("promises were broken")
 
 // Run runs the seeds, on a Postgres that lives as long.
 func (c *simCmd) Run(ctx context.Context, std streams) error {
-	m := sim.Many{From: c.From, Seeds: c.Seeds, Parallel: c.Parallel, Steps: c.Steps, Trace: c.Trace, Out: std.out, Replay: "satchel-lab sim --seed"}
+	m := sim.Many{From: c.From, Seeds: c.Seeds, Parallel: c.Parallel, Steps: c.Steps, Trace: c.Trace, First: c.First, Out: std.out, Replay: "satchel-lab sim --seed"}
 	if c.Seed != nil {
 		m.From, m.Seeds, m.Parallel = *c.Seed, 1, 1
 	}

@@ -23,6 +23,7 @@ type Many struct {
 	Parallel int
 	Steps    int       // of each; see Config
 	Trace    bool      // print every step
+	First    bool      // stop at the first failure
 	Out      io.Writer // the report: a line for each seed that failed, then what happened, then `N passed, M failed`
 	// Replay is the command that runs one seed again, such as "satchel-lab sim --seed"; a failure is printed with it.
 	Replay string
@@ -76,7 +77,7 @@ func RunMany(ctx context.Context, m Many) (Total, error) {
 				if done := total.Passed + total.Failed; done%50 == 0 && done > 0 && done < m.Seeds {
 					fmt.Fprintf(m.Out, "%d of %d seeds: %d passed, %d failed\n", done, m.Seeds, total.Passed, total.Failed)
 				}
-				full := total.Failed >= maxBroken
+				full := total.Failed >= maxBroken || m.First && total.Failed > 0
 				mu.Unlock()
 				if full {
 					return

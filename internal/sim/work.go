@@ -91,12 +91,40 @@ func (w *world) any(p *phone, kind string) (satchelclient.Record, bool) {
 	return list[n/3%len(list)], true
 }
 
-// record lets a person do something on what his phone shows, perhaps the last thing that the phone does.
-func (w *world) record(p *phone) {
-	b := w.draw(p)
-	if b == nil {
+// clash lets all who have an account write the same field of it, none knowing of the others.
+func (w *world) clash(p *phone) {
+	account, any := w.any(p, "account")
+	field := w.pick("remark", "region", "level", "stage", "phone")
+	if !any {
 		return
 	}
+	w.tracef("all write %s of %s", field, account.ID)
+	for _, q := range w.phones {
+		if _, err := q.client.Get(w.ctx, "account", account.ID); err != nil || w.one(3) {
+			continue
+		}
+		value := w.text()
+		switch field {
+		case "level":
+			value = w.pick("a", "b", "c", "d")
+		case "stage":
+			value = w.pick("contacted", "proposal", "won")
+		}
+		b := new(satchelclient.Batch)
+		b.Patch("account", account.ID, satchelclient.Fields{field: value}, satchelclient.Increment("visit_count", 1))
+		w.put(q, b)
+	}
+}
+
+// record lets a person do something on what his phone shows.
+func (w *world) record(p *phone) {
+	if b := w.draw(p); b != nil {
+		w.put(p, b)
+	}
+}
+
+// put records a mutation, perhaps as the last thing that the phone does.
+func (w *world) put(p *phone, b *satchelclient.Batch) {
 	if w.faults && w.one(25) {
 		p.deadly = 1 + w.rnd.IntN(2)
 	}
@@ -165,14 +193,14 @@ func (w *world) draw(p *phone) *satchelclient.Batch {
 	case n < 44:
 		b.Patch("account", account.ID, nil, satchelclient.Increment("visit_count", 1+w.rnd.Int64N(3)))
 	case n < 60:
-		fields := satchelclient.Fields{w.pick("remark", "address", "region", "industry"): w.text()}
+		fields := satchelclient.Fields{w.pick("remark", "region", "industry"): w.text()}
 		if v, ok := fields["industry"]; ok && v != "" {
 			fields = satchelclient.Fields{"level": w.pick("a", "b", "c", "d"), "phone": w.text()}
 		}
 		b.Patch("account", account.ID, fields, satchelclient.AddTo("tags", w.text()))
 	case n < 64:
-		b.Patch("account", account.ID, satchelclient.Fields{"stage": w.pick("contacted", "proposal", "won"), "deal_amount": fmt.Sprint(w.rnd.IntN(9)),
-			"credit_limit": fmt.Sprint(w.rnd.IntN(3) - 1)})
+		b.Patch("account", account.ID, satchelclient.Fields{"stage": w.pick("contacted", "proposal", "won"), "deal_amount": w.rnd.IntN(9),
+			"credit_limit": w.rnd.IntN(6) - 1})
 	case n < 70:
 		b.Patch("account", account.ID, satchelclient.Fields{"owner": w.people[movable[w.rnd.IntN(len(movable))]]})
 	case n < 73:
@@ -204,7 +232,7 @@ func (w *world) draw(p *phone) *satchelclient.Batch {
 		}
 		return nil
 	case n < 91:
-		b.create("quote", satchelclient.Fields{"account": account.ID, "title": w.text(), "amount": w.pick("5000", "150000")})
+		b.create("quote", satchelclient.Fields{"account": account.ID, "title": w.text(), "amount": 5000 + 145000*w.rnd.IntN(2)})
 	case n < 94:
 		if q, ok := w.any(p, "quote"); ok {
 			b.Command("quote", q.ID, "approval.submit", nil)
@@ -278,8 +306,10 @@ func (w *world) step() error {
 	switch n := w.rnd.IntN(100); {
 	case n < 42:
 		w.record(p)
+	case n < 45:
+		w.clash(p)
 	case n < 74:
-		for range 1 + w.rnd.IntN(3) {
+		for range 1 + w.rnd.IntN(4) {
 			w.sync(p)
 		}
 	case n < 82:

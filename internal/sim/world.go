@@ -142,6 +142,7 @@ func (w *world) found() (err error) {
 		if err := w.signIn(p); err != nil {
 			return fmt.Errorf("sim: %s cannot sign in: %w", p.name, err)
 		}
+		p.backup, p.backupDisk = p.store.Clone(), p.disk.clone()
 	}
 	return nil
 }
