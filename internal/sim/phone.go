@@ -194,11 +194,9 @@ func (w *world) after(p *phone, o outcome) {
 		p.forget(^uint64(0))
 	}
 	w.checkOwn(p)
-	if through {
-		w.checkPairs(p)
-		if w.faults && w.one(3) {
-			w.checkHeld(p)
-		}
+	w.checkPairs(p) // at any moment: what is shown is that of a checkpoint
+	if through && w.faults && w.one(3) {
+		w.checkHeld(p)
 	}
 }
 

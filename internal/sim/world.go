@@ -272,7 +272,7 @@ func (w *world) meanwhile() {
 	}
 	p.replica, q.replica = 0, 1
 	w.record(p)
-	other := w.rnd.IntN(3)
+	other := w.rnd.IntN(4)
 	if other == 0 {
 		w.record(q)
 	}
@@ -301,6 +301,9 @@ func (w *world) meanwhile() {
 			// Its own random source: this goroutine runs beside others.
 			rights := &world{ctx: w.ctx, rnd: rand.New(rand.NewPCG(choice, 1)), people: w.people, teams: w.teams, org: w.org}
 			err := rights.changeRights(w.replicas[1].app)
+			if err == nil && rights.one(2) { // and all that follows from it, as far as it can be seen yet
+				_, err = w.replicas[1].app.Jobs.Step(w.ctx)
+			}
 			second <- outcome{err: err, rights: true}
 		}
 	}()
