@@ -302,6 +302,10 @@ func crossOrigin(origins []string) (func(http.Handler) http.Handler, error) {
 	return c.Handler, nil
 }
 
+// gzipLevel compresses a page of visits in 40 % less time than the default level, for 9 % more bytes: see
+// docs/performance.md.
+const gzipLevel = 3
+
 // compression gives gzip and zstd without the standard library's slowness, and without its trust: what a body becomes
 // is bounded while it is unpacked, so a bomb costs no more than a body of the largest size.
 func compression() []connect.HandlerOption {
@@ -310,7 +314,7 @@ func compression() []connect.HandlerOption {
 		connect.WithCompression("gzip",
 			func() connect.Decompressor { return &unpacker{r: new(gzip.Reader)} },
 			func() connect.Compressor {
-				w, _ := gzip.NewWriterLevel(io.Discard, gzip.DefaultCompression) // the level is a valid one
+				w, _ := gzip.NewWriterLevel(io.Discard, gzipLevel) // the level is a valid one
 				return w
 			}),
 		connect.WithCompression("zstd",
