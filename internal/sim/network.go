@@ -85,6 +85,7 @@ func (w *world) deliver(ctx context.Context, l letter) *http.Response {
 		RequestURI: l.url.RequestURI(), RemoteAddr: "192.0.2.1:1"}).WithContext(ctx)
 	a := &answer{header: http.Header{}}
 	w.replicas[l.replica].app.Server.Handler().ServeHTTP(a, req)
+	w.restart()
 	if a.code == 0 {
 		a.code = http.StatusOK
 	}

@@ -6,11 +6,13 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
+
+	"github.com/satchel-sync/satchel/internal/pg"
 )
 
 // wire is the way from one replica to Postgres. It breaks, or holds, where its plan says.
@@ -23,8 +25,10 @@ type wire struct {
 
 // plan is one fault of a wire. It happens at most once.
 type plan struct {
-	commit bool // at the next COMMIT, else at the nth write from now on
+	commit bool // at the next COMMIT; else in the nth transaction from now on, then writes behind its begin
 	nth    int
+	then   int
+	conn   *wireConn     // that of the nth transaction, once it has begun
 	after  bool          // once Postgres has answered it, instead of before it was sent
 	all    bool          // all connections break: the process died
 	held   chan struct{} // not nil: hold the write instead, close held, and go on when release is closed
@@ -32,23 +36,30 @@ type plan struct {
 	fired  bool
 }
 
-var errCut = errors.New("sim: the connection to the database was cut")
+var errCut = &net.OpError{Op: "write", Net: "sim", Err: syscall.ECONNRESET}
 
-// commitMarks are the bytes by which a COMMIT leaves: bound as a prepared statement, or as a simple query.
-var commitMarks = func() [][]byte {
-	sum := sha256.Sum256([]byte("commit"))
-	return [][]byte{[]byte("\x00stmtcache_" + hex.EncodeToString(sum[:24]) + "\x00"), []byte("Q\x00\x00\x00\x0bcommit\x00")}
-}()
+// marks are the bytes by which a statement without parameters leaves: bound by its name, or as a simple query.
+func marks(sql string) [2][]byte {
+	sum := sha256.Sum256([]byte(sql))
+	simple := binary.BigEndian.AppendUint32([]byte("Q"), uint32(len(sql)+5))
+	return [2][]byte{[]byte("\x00stmtcache_" + hex.EncodeToString(sum[:24]) + "\x00"), append(append(simple, sql...), 0)}
+}
 
-func isCommit(p []byte) bool {
-	for i, mark := range commitMarks {
+// sends tells whether one of the statements leaves with these bytes, to be executed.
+func sends(p []byte, statements ...string) bool {
+	for _, sql := range statements {
+		m := marks(sql)
 		// Where a statement is prepared, its text follows its name; nothing is executed then.
-		if at := bytes.Index(p, mark); at >= 0 && (i > 0 || !bytes.HasPrefix(p[at+len(mark):], []byte("commit"))) {
+		if at := bytes.Index(p, m[0]); at >= 0 && !bytes.HasPrefix(p[at+len(m[0]):], []byte(sql)) || bytes.Contains(p, m[1]) {
 			return true
 		}
 	}
 	return false
 }
+
+func isCommit(p []byte) bool { return sends(p, "commit") }
+
+func isBegin(p []byte) bool { return sends(p, string(pg.ReadCommitted), string(pg.OneSnapshot)) }
 
 func newWire() *wire { return &wire{conns: map[*wireConn]struct{}{}} }
 
@@ -72,20 +83,49 @@ func (w *wire) arm(p *plan) (was *plan) {
 	return was
 }
 
+// died tells, once, whether all connections broke.
+func (w *wire) died() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.plan == nil || !w.plan.fired || !w.plan.all {
+		return false
+	}
+	w.plan = nil
+	return true
+}
+
 // look tells which fault strikes this write.
-func (w *wire) look(p []byte) *plan {
+//
+// Only what belongs to transactions counts: what the server notes beside its answers has no place in the order of a run.
+func (w *wire) look(c *wireConn, p []byte) *plan {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := w.plan
 	if f == nil || f.fired {
 		return nil
 	}
-	if f.commit {
+	switch {
+	case f.commit:
 		if !isCommit(p) {
 			return nil
 		}
-	} else if f.nth--; f.nth > 0 {
+	case f.conn == nil:
+		if !isBegin(p) {
+			return nil
+		}
+		if f.nth--; f.nth > 0 {
+			return nil
+		}
+		f.conn = c
+		if f.then > 0 {
+			return nil
+		}
+	case f.conn != c:
 		return nil
+	default:
+		if f.then--; f.then > 0 && !isCommit(p) {
+			return nil
+		}
 	}
 	f.fired = true
 	return f
@@ -121,7 +161,7 @@ func (c *wireConn) Close() error {
 }
 
 func (c *wireConn) Write(p []byte) (int, error) {
-	f := c.wire.look(p)
+	f := c.wire.look(c, p)
 	switch {
 	case f == nil:
 		return c.Conn.Write(p)

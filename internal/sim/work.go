@@ -301,6 +301,7 @@ func (w *world) step() error {
 	w.at++
 	w.pass(time.Duration(w.rnd.IntN(300)) * time.Second)
 	w.deliverLate()
+	w.restart() // of a change of rights or a job, in the step before
 	p := w.phones[w.rnd.IntN(len(w.phones))]
 	p.replica = w.rnd.IntN(len(w.replicas))
 	switch n := w.rnd.IntN(100); {

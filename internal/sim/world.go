@@ -241,11 +241,21 @@ func (w *world) enableAll() error {
 
 // breakDatabase sets a fault on a replica's way to Postgres.
 func (w *world) breakDatabase() {
-	f := &plan{commit: w.one(2), nth: 1 + w.rnd.IntN(12), after: w.one(2), all: w.one(3)}
+	f := &plan{commit: w.one(2), nth: 1 + w.rnd.IntN(4), then: w.rnd.IntN(5), after: w.one(2), all: w.one(3)}
 	i := w.rnd.IntN(len(w.replicas))
-	w.tracef("replica %d will break: commit=%v nth=%d after=%v all=%v", i, f.commit, f.nth, f.after, f.all)
+	w.tracef("replica %d will break: commit=%v nth=%d+%d after=%v all=%v", i, f.commit, f.nth, f.then, f.after, f.all)
 	if was := w.replicas[i].wire.arm(f); was != nil && was.fired {
 		w.act.Broken++
+	}
+}
+
+// restart lets replicas whose process died begin with fresh connections.
+func (w *world) restart() {
+	for _, r := range w.replicas {
+		if r.wire.died() {
+			w.act.Broken++
+			r.pool.Reset()
+		}
 	}
 }
 
@@ -279,7 +289,7 @@ func (w *world) meanwhile() {
 	choice := w.rnd.Uint64()
 	hold := &plan{commit: true, nth: 1, held: make(chan struct{}), let: make(chan struct{})}
 	if w.one(3) {
-		hold.commit, hold.nth = false, 3+w.rnd.IntN(4)
+		hold.commit, hold.then = false, 1+w.rnd.IntN(3)
 	}
 	w.tracef("meanwhile: %s is held, other=%d (%s)", p.name, other, q.name)
 	w.replicas[0].wire.arm(hold)
