@@ -100,7 +100,7 @@ func (c *Client) waitOrRecorded(ctx context.Context) error {
 		return err
 	case <-c.recorded:
 		cancel()
-		_ = <-woken // the goroutine is not left behind
+		<-woken //nolint:errcheck // it only waits: the goroutine is not left behind
 		return ctx.Err()
 	}
 }

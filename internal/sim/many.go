@@ -45,7 +45,7 @@ func RunMany(ctx context.Context, m Many) (Total, error) {
 	if err != nil {
 		return Total{}, err
 	}
-	defer server.Stop(context.WithoutCancel(ctx)) // its watchdog ends it otherwise
+	defer func() { _ = server.Stop(context.WithoutCancel(ctx)) }() // its watchdog ends it otherwise
 	if err := makeTemplate(ctx, server.URL()); err != nil {
 		return Total{}, fmt.Errorf("sim: the template: %w", err)
 	}
