@@ -170,10 +170,10 @@ func curls(base string, small bool) ([]string, error) {
   -d '{"login":"%s","password":"%s"}' | sed -n 's/.*"accessToken": *"\([^"]*\)".*/\1/p')`,
 			base, jsonType, demoorg.Logins()[0].Login, demoorg.Password),
 		fmt.Sprintf(`curl -sS %s/satchel.v1.SyncService/Sync %s \
-  %s -d '{"maxBytes":2000}'`, base, bearer, jsonType),
+  %s -d '{"maxBytes":2000}'; echo`, base, bearer, jsonType),
 		fmt.Sprintf(`curl -sS %s/satchel.v1.SyncService/Sync %s \
   %s -d '{"noPage":true,"mutations":[{"number":"1","id":"%s","ops":[{"recordId":"%s","kind":"visit",
-  "create":{"fields":"{\"account\":\"%s\",\"subject\":\"Said hello by curl\"}"}}]}]}'`,
+  "create":{"fields":"{\"account\":\"%s\",\"subject\":\"Said hello by curl\"}"}}]}]}'; echo`,
 			base, bearer, jsonType, satchel.NewID(), satchel.NewID(), account),
 	}, nil
 }

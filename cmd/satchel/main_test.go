@@ -149,6 +149,19 @@ func (r *running) ready(began time.Time) {
 	r.t.Fatalf("the server at %s does not become ready", r.base)
 }
 
+// printing waits until the standard output holds the text, for a server is ready before its last line was read here. It
+// gives all that came.
+func (r *running) printing(text string) string {
+	r.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if out := r.printed(); strings.Contains(out, text) {
+			return out
+		}
+	}
+	r.t.Fatalf("%q does not come on the standard output:\n%s", text, r.printed())
+	return ""
+}
+
 // printed is what came on the standard output so far.
 func (r *running) printed() string {
 	r.mu.Lock()

@@ -34,7 +34,7 @@ func (r *running) call(procedure, body string) (int, map[string]any) {
 func TestThePrintedCommandsWorkWhenCopiedOneAfterTheOther(t *testing.T) {
 	t.Parallel()
 	r := serve(t, []string{"DATABASE_URL=" + pgtest.URL(t), "SATCHEL_DATA_DIR=" + t.TempDir()}, "--dev", "--demo-data=small")
-	text := r.printed()
+	text := r.printing("Said hello by curl")
 	for _, login := range []string{"rep01", "manager1", "director", "admin", "satchel-demo"} {
 		if !strings.Contains(text, login) {
 			t.Errorf("the log-in %s is not printed", login)
@@ -86,7 +86,7 @@ func TestAnEmptyProductionDatabasePrintsASetUpLinkThatWorksOnce(t *testing.T) {
 	t.Parallel()
 	env := production(t, pgtest.Empty(t))
 	r := serve(t, env, "--migrate")
-	found := regexp.MustCompile(regexp.QuoteMeta(r.base) + `/#setup=(\S+)`).FindStringSubmatch(r.printed())
+	found := regexp.MustCompile(regexp.QuoteMeta(r.base) + `/#setup=(\S+)`).FindStringSubmatch(r.printing("#setup="))
 	if found == nil {
 		t.Fatalf("no link in\n%s", r.printed())
 	}
@@ -128,9 +128,7 @@ func TestAServerRefusesADatabaseThatIsBehindUntilItIsMigrated(t *testing.T) {
 		t.Fatalf("migrate again: %s", out)
 	}
 	r := serve(t, env, "--public-url=http://127.0.0.1:1/")
-	if !strings.Contains(r.printed(), "http://127.0.0.1:1/#setup=") {
-		t.Fatalf("the link does not have the public address:\n%s", r.printed())
-	}
+	r.printing("http://127.0.0.1:1/#setup=")
 }
 
 func TestAnOperatorMakesOrganisationsAndPeopleWhoCanSignIn(t *testing.T) {
