@@ -25,7 +25,7 @@ func (a *attempt) payload() string {
 			raw = append(append(append(raw, op.Fields...), '\n'), op.Args...)
 		}
 	}
-	return base64.StdEncoding.EncodeToString(raw)
+	return encode64(raw)
 }
 
 // keepBytes keeps a mutation without the documented form. It names no record that could be trusted, so the mutation's
@@ -237,15 +237,14 @@ func (b *batch) named() (records, parents []satchel.ID) {
 			}
 		}
 	}
-	order := func(a, b satchel.ID) int { return bytes.Compare(a[:], b[:]) }
 	if edits {
 		records, parents = append(records, parents...), nil
 	}
-	slices.SortFunc(records, order)
+	slices.SortFunc(records, compareIDs)
 	records = slices.Compact(records)
-	slices.SortFunc(parents, order)
+	slices.SortFunc(parents, compareIDs)
 	parents = slices.DeleteFunc(slices.Compact(parents), func(id satchel.ID) bool {
-		_, own := slices.BinarySearchFunc(records, id, order)
+		_, own := slices.BinarySearchFunc(records, id, compareIDs)
 		return own
 	})
 	return records, parents

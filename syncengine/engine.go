@@ -212,13 +212,19 @@ func loadOrg(ctx context.Context, q querier, id satchel.ID, c clock) (*org, erro
 	return o, nil
 }
 
+// orgNow reads the clock, and gives the organisation as it stands at it.
+func (e *Engine) orgNow(ctx context.Context, q querier, id satchel.ID) (*org, clock, error) {
+	c, err := readClock(ctx, q, id)
+	if err != nil {
+		return nil, c, err
+	}
+	o, err := e.org(ctx, q, id, c)
+	return o, c, err
+}
+
 // Org gives an organisation's schema and directory as they stand now.
 func (e *Engine) Org(ctx context.Context, id satchel.ID) (*schema.Schema, *access.Directory, error) {
-	c, err := readClock(ctx, e.cfg.Pool, id)
-	if err != nil {
-		return nil, nil, err
-	}
-	o, err := e.org(ctx, e.cfg.Pool, id, c)
+	o, _, err := e.orgNow(ctx, e.cfg.Pool, id)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -227,15 +233,11 @@ func (e *Engine) Org(ctx context.Context, id satchel.ID) (*schema.Schema, *acces
 
 // Grants gives what a principal may do now.
 func (e *Engine) Grants(ctx context.Context, p *satchel.Principal) (*access.Grants, error) {
-	c, err := readClock(ctx, e.cfg.Pool, p.Org)
+	o, _, err := e.orgNow(ctx, e.cfg.Pool, p.Org)
 	if err != nil {
 		return nil, err
 	}
-	o, err := e.org(ctx, e.cfg.Pool, p.Org, c)
-	if err != nil {
-		return nil, err
-	}
-	return access.NewGrants(o.schema, o.roles(p.Person)), nil
+	return e.grantsOf(o, o.roles(p.Person)), nil
 }
 
 // roles gives the roles that a person has at this count of rights, whatever the caller read before: S6. Somebody

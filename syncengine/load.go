@@ -103,10 +103,8 @@ func (e *Engine) newSystemBatch(tx *pg.Tx, m SystemMutation) *batch {
 func (b *batch) load(ctx context.Context) error {
 	records, parents := b.named()
 	var q pgx.Batch
-	first := uint64(0)
 	if b.source == nil {
-		first = b.in.Mutations[0].Number
-		last := b.in.Mutations[len(b.in.Mutations)-1].Number
+		first, last := b.in.Mutations[0].Number, b.in.Mutations[len(b.in.Mutations)-1].Number
 		q.Queue(sqlLockLane, b.orgID, b.device)
 		q.Queue(sqlRuns, b.orgID, b.device, int64(first)-MaxBatch, int64(last))
 	} else {
@@ -158,15 +156,15 @@ func (b *batch) newLane(ctx context.Context) error {
 
 func (b *batch) readLoad(res pgx.BatchResults) error {
 	if b.source == nil {
-		l := &b.lane
-		err := res.QueryRow().Scan(&l.person, &l.next, &l.confirmed, &l.was, &l.wasBelow, &l.successor, &l.lastEvent)
+		var err error
+		b.lane, err = scanLane(res.QueryRow())
 		if errors.Is(err, pgx.ErrNoRows) {
 			return errNoLane
 		}
 		if err != nil {
 			return err
 		}
-		if l.person != b.person {
+		if b.lane.person != b.person {
 			return satchel.E(satchel.Denied, satchel.ReasonNotAllowed, "this device belongs to another person; sign in again to get an id of its own")
 		}
 		rows, err := res.Query()
@@ -378,11 +376,7 @@ func (l lane) fresh() bool { return !l.was.IsZero() && l.next == 1 }
 // the device used the id, it gives the same one.
 func (e *Engine) ForkDevice(ctx context.Context, p *satchel.Principal) (id satchel.ID, err error) {
 	err = e.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		lock := func(device satchel.ID) (l lane, err error) {
-			err = tx.QueryRow(ctx, sqlLockLane, p.Org, device).
-				Scan(&l.person, &l.next, &l.confirmed, &l.was, &l.wasBelow, &l.successor, &l.lastEvent)
-			return l, err
-		}
+		lock := func(device satchel.ID) (lane, error) { return scanLane(tx.QueryRow(ctx, sqlLockLane, p.Org, device)) }
 		root, err := lock(p.Device)
 		if err != nil {
 			return err
@@ -413,12 +407,10 @@ func (e *Engine) ForkDevice(ctx context.Context, p *satchel.Principal) (id satch
 func (b *batch) enterFork(ctx context.Context) error {
 	b.device = b.lane.successor
 	first, last := b.in.Mutations[0].Number, b.in.Mutations[len(b.in.Mutations)-1].Number
-	l := lane{}
-	if err := b.tx.QueryRow(ctx, sqlLockLane, b.orgID, b.device).
-		Scan(&l.person, &l.next, &l.confirmed, &l.was, &l.wasBelow, &l.successor, &l.lastEvent); err != nil {
+	var err error
+	if b.lane, err = scanLane(b.tx.QueryRow(ctx, sqlLockLane, b.orgID, b.device)); err != nil {
 		return err
 	}
-	b.lane = l
 	ids := make([]satchel.ID, len(b.in.Mutations))
 	for i := range b.in.Mutations {
 		ids[i] = b.in.Mutations[i].ID
@@ -444,6 +436,12 @@ func (b *batch) enterFork(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// scanLane reads what sqlLockLane gives.
+func scanLane(r pgx.Row) (l lane, err error) {
+	err = r.Scan(&l.person, &l.next, &l.confirmed, &l.was, &l.wasBelow, &l.successor, &l.lastEvent)
+	return l, err
 }
 
 func scanRun(r pgx.CollectableRow) (v run, err error) {

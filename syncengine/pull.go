@@ -144,10 +144,7 @@ type pageBuilder struct {
 
 func (b *pageBuilder) build(ctx context.Context, sealed []byte) error {
 	var err error
-	if b.clock, err = readClock(ctx, b.tx, b.p.Org); err != nil {
-		return err
-	}
-	if b.org, err = b.e.org(ctx, b.tx, b.p.Org, b.clock); err != nil {
+	if b.org, b.clock, err = b.e.orgNow(ctx, b.tx, b.p.Org); err != nil {
 		return err
 	}
 	follow, err := b.e.followed(ctx, b.tx, b.org, b.clock, b.p.Person, b.org.roles(b.p.Person))

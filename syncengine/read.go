@@ -59,11 +59,7 @@ func (v *View) Tx() pgx.Tx { return v.a.b.tx }
 // Visible gives a record that the person can see now, with the fields that he may not read taken out (hidden and
 // partly masked alike); nil = there is none for him. Deleted records are not given.
 func (e *Engine) Visible(ctx context.Context, p *satchel.Principal, id satchel.ID) (*schema.Record, error) {
-	c, err := readClock(ctx, e.cfg.Pool, p.Org)
-	if err != nil {
-		return nil, pg.ToError(err)
-	}
-	o, err := e.org(ctx, e.cfg.Pool, p.Org, c)
+	o, c, err := e.orgNow(ctx, e.cfg.Pool, p.Org)
 	if err != nil {
 		return nil, pg.ToError(err)
 	}
@@ -71,16 +67,8 @@ func (e *Engine) Visible(ctx context.Context, p *satchel.Principal, id satchel.I
 	if err != nil {
 		return nil, pg.ToError(err)
 	}
-	rows, err := e.cfg.Pool.Query(ctx, sqlReadRecords, p.Org, []satchel.ID{id})
-	if err != nil {
-		return nil, pg.ToError(err)
-	}
-	defer rows.Close()
-	if !rows.Next() {
-		return nil, pg.ToError(rows.Err())
-	}
-	r, err := scanRecord(rows)
-	if err != nil {
+	r, err := e.readRow(ctx, p.Org, id)
+	if r == nil || err != nil {
 		return nil, err
 	}
 	g := e.grantsOf(o, o.roles(p.Person))
@@ -120,6 +108,15 @@ func (e *Engine) NamingBlob(ctx context.Context, org satchel.ID, sha256 string) 
 
 // Record gives a record as it stands, for the system; nil = there is none.
 func (e *Engine) Record(ctx context.Context, org, id satchel.ID) (*schema.Record, error) {
+	r, err := e.readRow(ctx, org, id)
+	if r == nil || err != nil {
+		return nil, err
+	}
+	return r.rec, nil
+}
+
+// readRow reads one row, without a lock; nil = there is none.
+func (e *Engine) readRow(ctx context.Context, org, id satchel.ID) (*row, error) {
 	rows, err := e.cfg.Pool.Query(ctx, sqlReadRecords, org, []satchel.ID{id})
 	if err != nil {
 		return nil, pg.ToError(err)
@@ -128,11 +125,7 @@ func (e *Engine) Record(ctx context.Context, org, id satchel.ID) (*schema.Record
 	if !rows.Next() {
 		return nil, pg.ToError(rows.Err())
 	}
-	r, err := scanRecord(rows)
-	if err != nil {
-		return nil, err
-	}
-	return r.rec, nil
+	return scanRecord(rows)
 }
 
 // Lane is what the engine knows of a device's queue.

@@ -18,11 +18,7 @@ const WaitFor = 25 * time.Second
 // Wait returns true as soon as there is something to pull behind the cursor, or false after WaitFor. It registers,
 // then looks, then sleeps: a commit between the last pull and the registration is seen by the look.
 func (e *Engine) Wait(ctx context.Context, p *satchel.Principal, sealed []byte) (bool, error) {
-	c, err := readClock(ctx, e.cfg.Pool, p.Org)
-	if err != nil {
-		return false, pg.ToError(err)
-	}
-	o, err := e.org(ctx, e.cfg.Pool, p.Org, c)
+	o, c, err := e.orgNow(ctx, e.cfg.Pool, p.Org)
 	if err != nil {
 		return false, pg.ToError(err)
 	}
