@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -53,6 +54,11 @@ func (f *databaseFlags) open(ctx context.Context, log io.Writer) (*database, err
 	}
 	var err error
 	db.pool, err = pg.Open(ctx, url, pg.Options{MaxConns: f.DBConns, PgBouncer: f.PgBouncer})
+	if errors.Is(err, pg.ErrPooled) {
+		db.close()
+		return nil, usagef("DATABASE_URL leads through PgBouncer or another pooler: say so by --pgbouncer (SATCHEL_PGBOUNCER=true), " +
+			"and give migrations a way around it by --direct-database-url (SATCHEL_DIRECT_DATABASE_URL)")
+	}
 	if err != nil {
 		db.close()
 		return nil, fmt.Errorf("no way to the database; check DATABASE_URL, and that Postgres runs and takes connections from here: %w", err)

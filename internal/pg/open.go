@@ -2,9 +2,11 @@ package pg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,8 +36,12 @@ type Options struct {
 	Dial pgconn.DialFunc
 }
 
-// Open makes a pool and proves with one ping that the server answers. Its errors are for an operator and do not
-// contain the password.
+// ErrPooled means that something between here and Postgres gives connections to many and drops or refuses their
+// settings, as PgBouncer does, and that nobody said so in [Options].
+var ErrPooled = errors.New("pg: the way to Postgres leads through a pooler such as PgBouncer, which does not keep a connection's settings")
+
+// Open makes a pool and proves by one question that the server answers and that the limits hold there. Its errors are
+// for an operator and do not contain the password. [ErrPooled] is one of them.
 func Open(ctx context.Context, url string, o Options) (*pgxpool.Pool, error) {
 	cfg, err := Config(url, o)
 	if err != nil {
@@ -47,11 +53,36 @@ func Open(ctx context.Context, url string, o Options) (*pgxpool.Pool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	if err := pool.Ping(ctx); err != nil {
+	if err := probe(ctx, pool, o); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("pg: the database does not answer: %w", err)
+		return nil, err
 	}
 	return pool, nil
+}
+
+// probe asks the server for a limit that each connection brings along. A pooler refuses it (08P01, by its name, before
+// anything else), or swallows it where its operator told it to, and would go on to mix up prepared statements.
+func probe(ctx context.Context, pool *pgxpool.Pool, o Options) error {
+	const ask = `-- pg.probe
+select setting from pg_settings where name = 'lock_timeout'`
+	if o.PgBouncer {
+		if err := pool.Ping(ctx); err != nil {
+			return fmt.Errorf("pg: the database does not answer: %w", err)
+		}
+		return nil
+	}
+	var limit string
+	err := pool.QueryRow(ctx, ask, pgx.QueryExecModeExec).Scan(&limit)
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case ok && refused.Code == "08P01" && strings.Contains(refused.Message, "startup parameter"):
+		return fmt.Errorf("%w: %w", ErrPooled, err)
+	case err != nil:
+		return fmt.Errorf("pg: the database does not answer: %w", err)
+	case limit != millis(LockTimeout):
+		return ErrPooled
+	}
+	return nil
 }
 
 // Config gives what [Open] opens, for callers that change more of it.
