@@ -16,6 +16,7 @@ import (
 	satchelclient "github.com/satchel-sync/satchel/clients/go"
 	"github.com/satchel-sync/satchel/clients/go/memstore"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+	"github.com/satchel-sync/satchel/internal/sim/model"
 )
 
 // phone is a person's device. What follows disk is what the simulator knows of it beside what the phone itself keeps.
@@ -194,7 +195,7 @@ func (w *world) after(p *phone, o outcome) {
 		p.forget(^uint64(0))
 	}
 	w.checkOwn(p)
-	w.checkPairs(p) // at any moment: what is shown is that of a checkpoint
+	w.model.CheckPairs(w.ctx, p.holder()) // at any moment: what is shown is that of a checkpoint
 	if through && w.faults && w.one(3) {
 		w.checkHeld(p)
 	}
@@ -211,13 +212,13 @@ func (w *world) learn(p *phone) {
 		for _, l := range lines {
 			p.read = l.Order
 			id := satchel.MustParseID(l.Mutation.Id)
-			m := w.muts[id]
+			m := w.model.Muts[id]
 			if m == nil {
 				w.fail("S2", "%s got a verdict of a mutation that nobody recorded: %s", p.name, id)
 				continue
 			}
-			m.verdicts = append(m.verdicts, l.Verdict)
-			w.tracef("  %s: %s %s of %s", p.name, l.Verdict.Status, l.Verdict.Reason, text(m.names()))
+			m.Verdicts = append(m.Verdicts, l.Verdict)
+			w.tracef("  %s: %s %s of %s", p.name, l.Verdict.Status, l.Verdict.Reason, text(m.Names()))
 			w.act.Verdicts++
 			switch l.Verdict.Status {
 			case satchelv1.Status_STATUS_CONFLICTED, satchelv1.Status_STATUS_MERGED:
@@ -227,7 +228,7 @@ func (w *world) learn(p *phone) {
 			}
 			gone := l.Verdict.Status == satchelv1.Status_STATUS_REJECTED || l.Verdict.Status == satchelv1.Status_STATUS_STALE
 			for rec, o := range p.mine {
-				if gone && m.touches(rec) { // what is left of its own values is hard to say; it is checked no more
+				if gone && m.Touches(rec) { // what is left of its own values is hard to say; it is checked no more
 					delete(p.mine, rec)
 					continue
 				}
@@ -291,8 +292,8 @@ func (w *world) noted(p *phone) {
 			}
 			p.order = orderOf(k)
 			id := satchel.MustParseID(m.Id)
-			if w.muts[id] == nil {
-				w.muts[id] = &mutation{id: id, phone: p.name, person: w.people[p.login], ops: m.Ops}
+			if w.model.Muts[id] == nil {
+				w.model.Muts[id] = &model.Mutation{ID: id, Phone: p.name, Person: w.people[p.login], Order: p.order, Ops: m.Ops}
 				w.act.Mutations++
 			}
 			p.owes[id] = true
@@ -328,7 +329,7 @@ func (p *phone) keep(id satchel.ID, ops []*satchelv1.Op) {
 			o.deleted = true
 		}
 		for field, v := range set {
-			if s, ok := v.(string); ok && isUnique(s) {
+			if s, ok := v.(string); ok && model.IsUnique(s) {
 				o.marks[field] = mark{value: s, by: id}
 			}
 		}

@@ -5,95 +5,43 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
-	satchel "github.com/satchel-sync/satchel"
 	satchelclient "github.com/satchel-sync/satchel/clients/go"
-	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+	"github.com/satchel-sync/satchel/internal/sim/model"
 )
-
-// mutation is one that was durable on some phone, once.
-type mutation struct {
-	id       satchel.ID
-	phone    string
-	person   satchel.ID
-	ops      []*satchelv1.Op
-	verdicts []*satchelv1.Verdict // as phones heard them
-}
-
-func (m *mutation) touches(record satchel.ID) bool {
-	return slices.ContainsFunc(m.ops, func(op *satchelv1.Op) bool { return op.RecordId == record.String() })
-}
-
-// names lists the records that a mutation is about.
-func (m *mutation) names() (ids []string) {
-	for _, op := range m.ops {
-		ids = append(ids, op.RecordId)
-	}
-	return ids
-}
-
-// offered lists the unique values that a mutation offers, by record and field.
-func (m *mutation) offered(yield func(record, field, value string)) {
-	for _, op := range m.ops {
-		var set map[string]any
-		fields := op.GetPatch().GetFields()
-		if c := op.GetCreate(); c != nil {
-			fields = c.Fields
-		}
-		if fields == "" || json.Unmarshal([]byte(fields), &set) != nil {
-			continue
-		}
-		for field, v := range set {
-			if s, ok := v.(string); ok && isUnique(s) {
-				yield(op.RecordId, field, s)
-			}
-		}
-	}
-}
-
-func isUnique(s string) bool { return strings.HasPrefix(s, "<") && strings.HasSuffix(s, ">") }
-
-// Pairs are two tasks that only ever change together, in one mutation: the mark of atomic effects.
-const pairMark = "pair "
 
 func key(n uint64) []byte       { return binary.BigEndian.AppendUint64(nil, n) }
 func orderOf(key []byte) uint64 { return binary.BigEndian.Uint64(key) }
 
-// shown lists what a phone shows of a kind, oldest first.
-func (w *world) shown(p *phone, kind string) []satchelclient.Record {
-	list, err := p.client.List(w.ctx, kind)
+// text is a value for the trace.
+func text(v any) string {
+	b, err := json.Marshal(v)
 	if err != nil {
-		w.fail("S14", "%s cannot list %s: %v", p.name, kind, err)
+		return err.Error()
 	}
-	if kind == "attention" { // their ids follow no order
-		slices.SortStableFunc(list, func(a, b satchelclient.Record) int { return strings.Compare(about(a), about(b)) })
-	}
-	return list
+	return string(b)
 }
 
-func about(r satchelclient.Record) string { return r.Text("record") + r.Text("cause") }
+// holder is the phone as the model sees it.
+func (p *phone) holder() model.Holder {
+	return model.Holder{Name: p.name, Login: p.login, Person: p.w.people[p.login], Client: p.client, Store: p.store}
+}
 
-func (w *world) any(p *phone, kind string) (satchelclient.Record, bool) {
-	list := w.shown(p, kind)
-	if kind == "task" {
-		list = slices.DeleteFunc(list, func(r satchelclient.Record) bool { return strings.HasPrefix(r.Text("title"), pairMark) })
+// hand is the person at the phone.
+func (w *world) hand(p *phone) *model.Hand {
+	h := &model.Hand{Rnd: w.rnd, Me: w.people[p.login], Now: w.now, NewID: w.id, Text: w.text,
+		Show:  func(kind string) []satchelclient.Record { return w.model.Shown(w.ctx, p.holder(), kind) },
+		Trace: func(format string, args ...any) { w.tracef(p.name+" "+format, args...) }}
+	for _, name := range movable {
+		h.Others = append(h.Others, w.people[name])
 	}
-	n := w.rnd.IntN(1 << 16)
-	if len(list) == 0 {
-		return satchelclient.Record{}, false
-	}
-	if n%3 > 0 { // many hands on few records: that is where they meet
-		list = list[:min(3, len(list))]
-	}
-	return list[n/3%len(list)], true
+	return h
 }
 
 // clash lets all who have an account write the same field of it, none knowing of the others.
 func (w *world) clash(p *phone) {
-	account, any := w.any(p, "account")
+	account, any := w.hand(p).Any("account")
 	field := w.pick("remark", "region", "level", "stage", "phone")
 	if !any {
 		return
@@ -118,7 +66,7 @@ func (w *world) clash(p *phone) {
 
 // record lets a person do something on what his phone shows.
 func (w *world) record(p *phone) {
-	if b := w.draw(p); b != nil {
+	if b := w.hand(p).Draw(); b != nil {
 		w.put(p, b)
 	}
 }
@@ -141,119 +89,6 @@ func (w *world) put(p *phone, b *satchelclient.Batch) {
 	}
 	w.noted(p)
 	w.checkOwn(p)
-}
-
-// batch mints the ids of records from the seed.
-type batch struct {
-	satchelclient.Batch
-	w *world
-}
-
-func (b *batch) create(kind string, fields satchelclient.Fields) satchel.ID {
-	id := b.w.id()
-	b.CreateAs(kind, id, fields)
-	return id
-}
-
-// draw makes a mutation; nil = there is nothing to do it with.
-func (w *world) draw(p *phone) *satchelclient.Batch {
-	b := &batch{w: w}
-	me := w.people[p.login].String()
-	soon := w.now().Add(time.Duration(w.rnd.IntN(7200)) * time.Second).Format(time.RFC3339)
-	account, any := w.any(p, "account")
-	n := w.rnd.IntN(100)
-	w.tracef("%s does %d", p.name, n)
-	switch {
-	case !any || n < 5:
-		b.create("account", satchelclient.Fields{"owner": me, "name": w.text(), "tags": []string{"new"}})
-	case n < 14: // a visit with its task and what follows: they stand or fall together
-		v := b.create("visit", satchelclient.Fields{"account": account.ID, "subject": w.text(), "summary": w.text(), "follow_up_at": soon})
-		b.create("task", satchelclient.Fields{"assignee": me, "title": w.text(), "visit": v, "due_at": soon})
-		b.Patch("account", account.ID, nil, satchelclient.Increment("visit_count", 1))
-	case n < 18: // one of its ops is refused, so none takes effect
-		b.create("visit", satchelclient.Fields{"account": account.ID, "subject": w.text(), "satisfaction": 9})
-		b.Patch("account", account.ID, nil, satchelclient.Increment("visit_count", 1000))
-	case n < 24:
-		mark := pairMark + fmt.Sprint(w.texts)
-		b.create("task", satchelclient.Fields{"assignee": me, "title": mark, "remark": w.text()})
-		b.create("task", satchelclient.Fields{"assignee": me, "title": mark, "remark": fmt.Sprintf("<%d>", w.texts)})
-	case n < 32:
-		for _, t := range w.shown(p, "task") {
-			if mark := t.Text("title"); strings.HasPrefix(mark, pairMark) && (w.one(2) || len(w.shown(p, "task")) < 4) {
-				text := w.text()
-				for _, twin := range w.shown(p, "task") {
-					if twin.Text("title") == mark {
-						b.Patch("task", twin.ID, satchelclient.Fields{"remark": text})
-					}
-				}
-				return &b.Batch
-			}
-		}
-		return nil
-	case n < 44:
-		b.Patch("account", account.ID, nil, satchelclient.Increment("visit_count", 1+w.rnd.Int64N(3)))
-	case n < 60:
-		fields := satchelclient.Fields{w.pick("remark", "region", "industry"): w.text()}
-		if v, ok := fields["industry"]; ok && v != "" {
-			fields = satchelclient.Fields{"level": w.pick("a", "b", "c", "d"), "phone": w.text()}
-		}
-		b.Patch("account", account.ID, fields, satchelclient.AddTo("tags", w.text()))
-	case n < 64:
-		b.Patch("account", account.ID, satchelclient.Fields{"stage": w.pick("contacted", "proposal", "won"), "deal_amount": w.rnd.IntN(9),
-			"credit_limit": w.rnd.IntN(6) - 1})
-	case n < 70:
-		b.Patch("account", account.ID, satchelclient.Fields{"owner": w.people[movable[w.rnd.IntN(len(movable))]]})
-	case n < 73:
-		b.create("contact", satchelclient.Fields{"account": account.ID, "name": w.text(), "mobile": "13800138000", "wechat": w.text()})
-	case n < 76:
-		b.create("task", satchelclient.Fields{"assignee": w.people[movable[w.rnd.IntN(len(movable))]], "title": w.text(), "due_at": soon})
-	case n < 80:
-		if t, ok := w.any(p, "task"); ok {
-			b.Patch("task", t.ID, satchelclient.Fields{"remark": w.text(), "done": w.one(2)})
-			return &b.Batch
-		}
-		return nil
-	case n < 83:
-		k := w.pick("task", "contact", "account")
-		if r, ok := w.any(p, k); ok {
-			b.Delete(k, r.ID)
-			return &b.Batch
-		}
-		return nil
-	case n < 87:
-		if v, ok := w.any(p, "visit"); ok {
-			b.create("photo", satchelclient.Fields{"visit": v.ID, "caption": w.text(), "blob": fmt.Sprintf("%064x", w.rnd.Uint64())})
-			if w.one(2) {
-				b.Patch("visit", v.ID, satchelclient.Fields{"summary": w.text(), "account": account.ID})
-			} else if under, err := satchel.ParseID(v.Text("account")); err == nil { // all that hangs below moves with it
-				b.Patch("account", under, satchelclient.Fields{"owner": w.people[movable[w.rnd.IntN(len(movable))]]})
-			}
-			return &b.Batch
-		}
-		return nil
-	case n < 91:
-		b.create("quote", satchelclient.Fields{"account": account.ID, "title": w.text(), "amount": 5000 + 145000*w.rnd.IntN(2)})
-	case n < 94:
-		if q, ok := w.any(p, "quote"); ok {
-			b.Command("quote", q.ID, "approval.submit", nil)
-			return &b.Batch
-		}
-		return nil
-	case n < 97:
-		if a, ok := w.any(p, "approval"); ok {
-			b.Command("approval", a.ID, "approval.decide", satchelclient.Fields{"form_hash": a.Text("form_hash"),
-				"decision": w.pick("approve", "reject"), "comment": w.text()})
-			return &b.Batch
-		}
-		return nil
-	default:
-		if a, ok := w.any(p, "attention"); ok {
-			b.Patch("attention", a.ID, satchelclient.Fields{"open": false})
-			return &b.Batch
-		}
-		return nil
-	}
-	return &b.Batch
 }
 
 // trouble happens to a phone or its way.

@@ -18,7 +18,7 @@ import (
 	"github.com/satchel-sync/satchel/identity"
 	"github.com/satchel-sync/satchel/internal/app"
 	"github.com/satchel-sync/satchel/internal/pg"
-	"github.com/satchel-sync/satchel/syncengine"
+	"github.com/satchel-sync/satchel/internal/sim/model"
 )
 
 // Of the organisation. The password guards made-up data in a database that is dropped.
@@ -64,17 +64,16 @@ type world struct {
 	faults   bool         // the network loses, phones are killed
 	bad      int          // per thousand, of each kind of loss
 	late     []letter
-	reader   *syncengine.Engine // on db, for the model
-	minted   uint64             // ids so far
-	texts    int                // unique values written so far
-	muts     map[satchel.ID]*mutation
+	minted   uint64 // ids so far
+	texts    int    // unique values written so far
+	model    *model.Model
 	act      Activity
 	failed   []string
 }
 
 func newWorld(ctx context.Context, cfg Config) (w *world, err error) {
 	w = &world{ctx: ctx, cfg: cfg, rnd: rand.New(rand.NewPCG(cfg.Seed, 0x5a7c4e1)), people: map[string]satchel.ID{},
-		teams: map[string]satchel.ID{}, muts: map[satchel.ID]*mutation{}}
+		teams: map[string]satchel.ID{}}
 	w.clock.Store(time.Date(2026, 11, 30, 1, 0, 0, 0, time.UTC).UnixMilli()) // facts lie in months: the run crosses their edge
 	defer func() {
 		if err != nil {
@@ -108,6 +107,7 @@ func (w *world) found() (err error) {
 	if w.org, err = a.Identity.CreateOrg(w.ctx, identity.NewOrg{Slug: slug, Name: "Sim", TimeZone: timeZone}); err != nil {
 		return err
 	}
+	w.model = &model.Model{DB: w.db, Org: w.org, TimeZone: timeZone, Now: w.now, Muts: map[satchel.ID]*model.Mutation{}, Fail: w.fail, Trace: w.tracef}
 	var teams []identity.Team
 	var people []identity.Person
 	for _, t := range []string{"head", "north", "south"} {

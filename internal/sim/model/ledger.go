@@ -1,6 +1,7 @@
-package sim
+package model
 
 import (
+	"context"
 	"encoding/json"
 	"strings"
 
@@ -24,8 +25,8 @@ func (f fate) applied() bool {
 }
 
 // ledger reads the fates of all mutations, by their random ids.
-func (w *world) ledger() (map[satchel.ID]fate, error) {
-	rows, err := w.db.Query(w.ctx, `SELECT ids, verdicts FROM ledger WHERE org_id = $1`, w.org)
+func (m *Model) ledger(ctx context.Context) (map[satchel.ID]fate, error) {
+	rows, err := m.DB.Query(ctx, `SELECT ids, verdicts FROM ledger WHERE org_id = $1`, m.Org)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func (w *world) ledger() (map[satchel.ID]fate, error) {
 				}
 			}
 			if was, twice := out[id]; twice && was.status != f.status {
-				w.fail("S2", "mutation %s has two fates: %s and %s", id, was.status, f.status)
+				m.Fail("S2", "mutation %s has two fates: %s and %s", id, was.status, f.status)
 			}
 			out[id] = f
 		}
@@ -67,12 +68,12 @@ func (w *world) ledger() (map[satchel.ID]fate, error) {
 }
 
 // kept reads every text that the office keeps beside the records themselves, and the attentions by person.
-func (w *world) kept() (all string, attentions map[string]string, err error) {
+func (m *Model) kept(ctx context.Context) (all string, attentions map[string]string, err error) {
 	var b strings.Builder
 	attentions = map[string]string{}
-	rows, err := w.db.Query(w.ctx, `SELECT coalesce(before::text, '') || coalesce(lost::text, '') FROM history WHERE org_id = $1
+	rows, err := m.DB.Query(ctx, `SELECT coalesce(before::text, '') || coalesce(lost::text, '') FROM history WHERE org_id = $1
 		UNION ALL SELECT data::text FROM record WHERE org_id = $1
-		UNION ALL SELECT mutation::text FROM parked WHERE org_id = $1`, w.org)
+		UNION ALL SELECT mutation::text FROM parked WHERE org_id = $1`, m.Org)
 	if err != nil {
 		return "", nil, err
 	}
@@ -81,62 +82,62 @@ func (w *world) kept() (all string, attentions map[string]string, err error) {
 		return "", nil, err
 	}
 	// A closed attention that opens again begins anew; its earlier items are in its history.
-	if rows, err = w.db.Query(w.ctx, `SELECT r.data ->> 'person', r.data::text || coalesce((SELECT string_agg(h.before::text, '') FROM history h
-		WHERE h.org_id = $1 AND h.record_id = r.id), '') FROM record r WHERE r.org_id = $1 AND r.kind = 'attention'`, w.org); err != nil {
+	if rows, err = m.DB.Query(ctx, `SELECT r.data ->> 'person', r.data::text || coalesce((SELECT string_agg(h.before::text, '') FROM history h
+		WHERE h.org_id = $1 AND h.record_id = r.id), '') FROM record r WHERE r.org_id = $1 AND r.kind = 'attention'`, m.Org); err != nil {
 		return "", nil, err
 	}
 	_, err = pgx.ForEachRow(rows, []any{&person, &s}, func() error { attentions[person] += s; return nil })
 	return b.String(), attentions, err
 }
 
-// checkLedger proves S1 to S4 and S8: each mutation has one fate, the fate that phones were told, and the records hold
-// exactly what the fates say.
-func (w *world) checkLedger(o *office) error {
-	fates, err := w.ledger()
+// CheckLedger proves S1 to S4 and S8: each mutation has one fate, the fate that phones were told, and the records hold
+// exactly what the fates say. owed are the mutations of which phones await a fate, by the phone's name.
+func (m *Model) CheckLedger(ctx context.Context, o *Office, owed map[string][]satchel.ID) error {
+	fates, err := m.ledger(ctx)
 	if err != nil {
 		return err
 	}
-	kept, attentions, err := w.kept()
+	kept, attentions, err := m.kept(ctx)
 	if err != nil {
 		return err
 	}
-	for _, p := range w.phones {
-		for id := range p.owes {
+	for phone, ids := range owed {
+		for _, id := range ids {
 			if _, ok := fates[id]; !ok {
-				w.fail("S3", "mutation %s of %s was lost", id, p.name)
+				m.Fail("S3", "mutation %s of %s was lost", id, phone)
 			}
 		}
 	}
 	counts := map[string]int64{}
 	for id, f := range fates {
-		m := w.muts[id]
-		if m == nil {
-			w.fail("S2", "the ledger has mutation %s, which nobody recorded", id)
+		mut := m.Muts[id]
+		if mut == nil {
+			m.Fail("S2", "the ledger has mutation %s, which nobody recorded", id)
 			continue
 		}
 		if f.applied() {
-			for _, op := range m.ops {
+			for _, op := range mut.Ops {
 				for _, inc := range op.GetPatch().GetIncrements() {
 					counts[op.RecordId] += inc.By
 				}
 			}
 		}
-		w.checkEffects(o, m, f)
-		m.offered(func(record, field, value string) {
+		m.checkEffects(o, mut, f)
+		mut.offered(func(record, field, value string) {
 			if !strings.Contains(kept, quoted(value)) {
-				w.fail("S8", "%q, offered for %s of %s by %s (%s), is nowhere", value, field, record, m.phone, f.status)
+				m.Fail("S8", "%q, offered for %s of %s by %s (%s), is nowhere", value, field, record, mut.Phone, f.status)
 			}
 			for _, path := range f.paths {
-				if f.applied() && path.Record.String() == record && path.Path == field && !strings.Contains(attentions[m.person.String()], quoted(value)) {
-					w.fail("S8", "%s of %s lost %q of %s (%s) and nobody was told", field, record, value, m.phone, f.status)
+				if f.applied() && path.Record.String() == record && path.Path == field && !strings.Contains(attentions[mut.Person.String()], quoted(value)) {
+					m.Fail("S8", "%s of %s lost %q of %s (%s) and nobody was told", field, record, value, mut.Phone, f.status)
 				}
 			}
 		})
 	}
-	for id, m := range w.muts {
-		for _, v := range m.verdicts {
+	for id, mut := range m.Muts {
+		for _, v := range mut.Verdicts {
 			if f, ok := fates[id]; !ok || "STATUS_"+f.status != v.Status.String() {
-				w.fail("S1", "%s heard %s of mutation %s, the ledger says %q", m.phone, v.Status, id, f.status)
+				m.Fail("S1", "%s heard %s of mutation %s, the ledger says %q", mut.Phone, v.Status, id, f.status)
 			}
 		}
 	}
@@ -146,7 +147,7 @@ func (w *world) checkLedger(o *office) error {
 		}
 		has, _ := st.rec.Data["visit_count"].(float64)
 		if want := counts[id.String()]; int64(has) != want {
-			w.fail("S2", "the account %s counts %v, its increments make %d", id, has, want)
+			m.Fail("S2", "the account %s counts %v, its increments make %d", id, has, want)
 		}
 	}
 	return nil
@@ -156,13 +157,13 @@ func (w *world) checkLedger(o *office) error {
 func quoted(value string) string { return `"` + value + `"` }
 
 // checkEffects proves that all of a mutation is there, or nothing.
-func (w *world) checkEffects(o *office, m *mutation, f fate) {
-	for _, op := range m.ops {
+func (m *Model) checkEffects(o *Office, mut *Mutation, f fate) {
+	for _, op := range mut.Ops {
 		if _, ok := op.Action.(*satchelv1.Op_Create); !ok {
 			continue
 		}
 		if _, there := o.all[satchel.MustParseID(op.RecordId)]; there != f.applied() {
-			w.fail("S4", "mutation %s of %s is %s, and its %s %s is there: %v", m.id, m.phone, f.status, op.Kind, op.RecordId, there)
+			m.Fail("S4", "mutation %s of %s is %s, and its %s %s is there: %v", mut.ID, mut.Phone, f.status, op.Kind, op.RecordId, there)
 		}
 	}
 }
