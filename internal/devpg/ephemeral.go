@@ -22,6 +22,19 @@ func StartEphemeral(ctx context.Context, settings map[string]string) (*Server, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	s, err := newEphemeral(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.open(ctx); err != nil {
+		s.discard()
+		return nil, err
+	}
+	return s, nil
+}
+
+// newEphemeral makes the home and the watchdog of a server that is not started yet.
+func newEphemeral(ctx context.Context, settings map[string]string) (*Server, error) {
 	bin, err := Find()
 	if err != nil {
 		return nil, err
@@ -41,17 +54,18 @@ func StartEphemeral(ctx context.Context, settings map[string]string) (*Server, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: Config{Dir: home, Settings: all, Log: io.Discard}, bin: bin, home: home, who: who}
+	s := &Server{cfg: Config{Dir: home, Settings: settings, Log: io.Discard}, bin: bin, home: home, who: who}
 	if s.ephemeral, err = watch(home); err != nil {
 		_ = os.RemoveAll(home)
 		return nil, err
 	}
-	if err := s.open(ctx); err != nil {
-		s.ephemeral.end()
-		_ = os.RemoveAll(home)
-		return nil, err
-	}
 	return s, nil
+}
+
+// discard removes an ephemeral server that does not run.
+func (s *Server) discard() {
+	s.ephemeral.end()
+	_ = os.RemoveAll(s.home)
 }
 
 // watchdog is a shell that reads a pipe from this process. However this process ends, the pipe closes, and the shell
