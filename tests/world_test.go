@@ -21,8 +21,6 @@ import (
 	"github.com/satchel-sync/satchel/internal/pgtest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
-
 // password is that of everybody at Acme.
 const password = "open sesame 42"
 

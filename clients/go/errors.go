@@ -100,8 +100,11 @@ func callError(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	e := &Error{Code: connect.CodeOf(err), Err: err}
-	if errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
 		e.Code = connect.CodeDeadlineExceeded
+	case e.Code == connect.CodeCanceled: // not by the caller: connect's word for a connection that was reset
+		e.Code = connect.CodeUnavailable
 	}
 	ce, ok := errors.AsType[*connect.Error](err)
 	if !ok {
