@@ -17,10 +17,10 @@ const module = "github.com/satchel-sync/satchel"
 // floors lists the packages from the ground up. Imports go down only, and packages of one floor do not import each
 // other, but for the exceptions in below.
 var floors = [][]string{
-	{"", "schema", "calendar", "internal/expr", "internal/pg", "internal/devpg", "migrations", "gen"},
+	{"", "schema", "calendar", "internal/expr", "internal/pg", "internal/devpg", "internal/mutant", "migrations", "gen"},
 	{"access", "internal/jobs"},
 	{"syncengine"},
-	{"identity", "sales", "rules", "approval", "media", "push", "query"},
+	{"identity", "sales", "rules", "approval", "media", "push", "query", "desk"},
 	{"server"},
 	{"internal/app"},
 	{"cmd/satchel"},
@@ -54,6 +54,11 @@ var vendors = map[string][]string{
 // laboratory lists what no package that serve reaches may import: fakes, test kits, generators.
 var laboratory = []string{"internal/pgtest", "internal/fakes", "internal/sim", "internal/bench", "clients/go", "internal/story",
 	"internal/demodata", "internal/demoorg"}
+
+// larger are packages of more than 15 files, each with its reason in docs/decisions.
+var larger = map[string]int{
+	"syncengine": 20, // 0011: one transaction, one door
+}
 
 // source is one package's own source, tests left out.
 type source struct {
@@ -235,8 +240,12 @@ func TestSizesAreBounded(t *testing.T) {
 		if strings.HasPrefix(dir, "gen/") {
 			continue
 		}
-		if len(s.files) > 15 {
-			t.Errorf("%s has %d files, at most 15", dir, len(s.files))
+		most := 15
+		if n, ok := larger[dir]; ok {
+			most = n
+		}
+		if len(s.files) > most {
+			t.Errorf("%s has %d files, at most %d", dir, len(s.files), most)
 		}
 		for _, file := range s.files {
 			b, err := os.ReadFile(file)

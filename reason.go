@@ -51,4 +51,6 @@ const (
 	ReasonGuard          Reason = "GUARD"           // the record moved since the rev that the mutation saw
 	ReasonAlreadyRunning Reason = "ALREADY_RUNNING" // an approval of this record is running
 	ReasonNotSubmitted   Reason = "NOT_SUBMITTED"   // nothing to decide
+	ReasonSkipped        Reason = "SKIPPED"         // numbers that the device could not fill; what stood there is lost on the device
+	ReasonSameRecord     Reason = "SAME_RECORD"     // both records are the same one, or were merged already
 )

@@ -20,6 +20,7 @@ import (
 // withoutTenant are the tables that belong to no organisation, each with its reason.
 var withoutTenant = map[string]string{
 	"setup_code":       "the one-time code of a server that has no organisation yet",
+	"line":             "the line of the log that the whole database is on",
 	"goose_db_version": "the migrations that were run",
 }
 

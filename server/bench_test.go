@@ -21,7 +21,7 @@ func BenchmarkReadingABatch(b *testing.B) {
 		in.Mutations = append(in.Mutations, &satchelv1.Mutation{Number: uint64(n + 1), Id: satchel.NewID().String(), Ops: []*satchelv1.Op{{
 			RecordId: satchel.NewID().String(), Kind: "visit", Action: &satchelv1.Op_Create{Create: &satchelv1.Create{Fields: `{"subject":"x"}`}}}}})
 	}
-	s := syncService{&Server{}, validator}
+	s := syncService{Server: &Server{}, validator: validator}
 	p := &satchel.Principal{Device: satchel.NewID()}
 	for b.Loop() {
 		if err := valid(validator, in); err != nil {

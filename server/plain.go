@@ -41,7 +41,7 @@ func (s *Server) routes() (http.Handler, error) {
 	}
 	mux := http.NewServeMux()
 	serve := func(path string, h http.Handler) { mux.Handle(path, s.knownOnly(h)) }
-	serve(satchelv1connect.NewSyncServiceHandler(syncService{s, validator}, options...))
+	serve(satchelv1connect.NewSyncServiceHandler(syncService{Server: s, validator: validator}, options...))
 	serve(satchelv1connect.NewAuthServiceHandler(authService{s}, options...))
 	serve(satchelv1connect.NewDirectoryServiceHandler(directoryService{s}, options...))
 	serve(satchelv1connect.NewDeviceServiceHandler(deviceService{s}, options...))

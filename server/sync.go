@@ -13,11 +13,13 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+	"github.com/satchel-sync/satchel/gen/satchel/v1/satchelv1connect"
 	"github.com/satchel-sync/satchel/schema"
 	"github.com/satchel-sync/satchel/syncengine"
 )
 
 type syncService struct {
+	satchelv1connect.UnimplementedSyncServiceHandler
 	*Server
 	validator protovalidate.Validator
 }

@@ -97,6 +97,10 @@ func verdictText(r satchel.Reason) words {
 		return words{"记录已经变化，没有执行。", "The record has moved on; nothing was done."}
 	case satchel.ReasonAlreadyRunning:
 		return words{"这条记录的审批正在进行。", "An approval of this record is running."}
+	case satchel.ReasonSkipped:
+		return words{"手机上的部分记录已损坏，未能发送。", "Some of the work on this phone was damaged and could not be sent."}
+	case satchel.ReasonSameRecord:
+		return words{"这两条记录已经是同一条。", "Both records are the same one already."}
 	case satchel.ReasonNotSubmitted:
 		return words{"没有待决定的事项。", "There is nothing to decide."}
 	}

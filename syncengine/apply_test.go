@@ -213,7 +213,7 @@ func TestS5WhatDependsOnARefusedCreationWaitsForIt(t *testing.T) {
 		t.Errorf("%v", ann.records[visit])
 	}
 	w.step()
-	if n := w.count(`SELECT count(*) FROM parked WHERE org_id = $1`, w.org); n != 0 {
+	if n := w.count(`SELECT count(*) FROM kept WHERE waits_for IS NOT NULL AND state = 'open' AND org_id = $1`, w.org); n != 0 {
 		t.Errorf("%d still wait", n)
 	}
 }

@@ -360,7 +360,7 @@ func (e *Engine) jobParked(ctx context.Context, org satchel.ID, raw json.RawMess
 	var number uint64
 	for {
 		var payload []byte
-		err := e.cfg.Pool.QueryRow(ctx, sqlParked, org, args.Record, device, int64(number), id).Scan(&id, &device, &number, &person, &payload)
+		err := e.cfg.Pool.QueryRow(ctx, sqlParked, org, args.Record, device, int64(number)).Scan(&id, &device, &number, &person, &payload)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -389,7 +389,7 @@ func (e *Engine) jobParked(ctx context.Context, org satchel.ID, raw json.RawMess
 		if err != nil {
 			return err
 		}
-		if _, err := e.cfg.Pool.Exec(ctx, sqlUnpark, org, args.Record, id); err != nil {
+		if _, err := e.cfg.Pool.Exec(ctx, sqlUnpark, org, device, int64(number), e.cfg.Now(), args.Record); err != nil {
 			return err
 		}
 	}

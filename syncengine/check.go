@@ -9,6 +9,7 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/schema"
+	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
 
 // attempt is one mutation while it is checked and merged: its rows lie over those of the batch, so that a refusal
@@ -71,8 +72,8 @@ func (a *attempt) clockIn() {
 		return
 	}
 	var checkpoint int64
-	if t, ok := openToken(a.b.clock.Key, a.b.person, a.m.Token); ok {
-		checkpoint = t.timeMS
+	if t, ok := cursor.OpenToken(a.b.clock.Key, a.b.person, a.m.Token); ok {
+		checkpoint = t.TimeMS
 	}
 	var off bool
 	a.at, off = eventTime(a.m.Recorded, a.b.in.Pairs, checkpoint, received, a.b.lane.lastEvent)

@@ -19,6 +19,7 @@ import (
 	"github.com/satchel-sync/satchel/internal/jobs"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/schema"
+	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
 
 // Queue takes jobs in a transaction; internal/jobs satisfies it.
@@ -52,7 +53,7 @@ type Engine struct {
 	orgs   map[satchel.ID]*org
 	grants map[string]*grantsEntry
 	follow map[followKey][]followed
-	views  map[viewKey]*view
+	views  map[viewKey]*cursor.View
 	nums   map[bucketKey]int64 // committed numbers of buckets, which never change
 }
 
@@ -79,7 +80,7 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{
 		cfg: cfg, commands: map[string]CommandFunc{}, waiters: newWaiters(),
 		orgs: map[satchel.ID]*org{}, grants: map[string]*grantsEntry{},
-		follow: map[followKey][]followed{}, views: map[viewKey]*view{}, nums: map[bucketKey]int64{},
+		follow: map[followKey][]followed{}, views: map[viewKey]*cursor.View{}, nums: map[bucketKey]int64{},
 	}, nil
 }
 

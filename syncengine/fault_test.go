@@ -202,7 +202,7 @@ func TestS5WhatWaitedAndIsRefusedAtLastIsKept(t *testing.T) {
 	if !found {
 		t.Error("what was refused after it had waited is gone")
 	}
-	if n := w.count(`SELECT count(*) FROM parked WHERE org_id = $1`, w.org); n != 0 {
+	if n := w.count(`SELECT count(*) FROM kept WHERE waits_for IS NOT NULL AND state = 'open' AND org_id = $1`, w.org); n != 0 {
 		t.Errorf("%d still wait", n)
 	}
 }

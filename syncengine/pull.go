@@ -13,6 +13,7 @@ import (
 	"github.com/satchel-sync/satchel/access"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/schema"
+	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
 
 // Bounds of a page's rows, in bytes.
@@ -39,10 +40,7 @@ type Page struct {
 }
 
 // DroppedKind is a kind that no longer comes by a bucket.
-type DroppedKind struct {
-	Bucket int64
-	Kind   string
-}
+type DroppedKind = cursor.DroppedKind
 
 // RowChange is a record as it stands now for this person.
 type RowChange struct {
@@ -78,14 +76,14 @@ func (e *Engine) Pull(ctx context.Context, p *satchel.Principal, sealed []byte, 
 	if err != nil {
 		return nil, pg.ToError(err)
 	}
-	if b.turn.changed {
-		if b.turn.cursor.view, err = e.keepView(ctx, p.Org, b.turn.view); err != nil {
+	if b.turn.Changed {
+		if b.turn.Cursor.View, err = e.keepView(ctx, p.Org, b.turn.View); err != nil {
 			return nil, pg.ToError(err)
 		}
 	}
-	b.page.Cursor = b.turn.cursor.seal(b.clock.Key, p.Person)
+	b.page.Cursor = b.turn.Cursor.Seal(b.clock.Key, p.Person)
 	if b.page.Checkpoint {
-		b.page.Token = token{view: b.turn.cursor.view, seq: b.page.Seq, timeMS: e.cfg.Now().UnixMilli()}.seal(b.clock.Key, p.Person)
+		b.page.Token = cursor.Token{View: b.turn.Cursor.View, Seq: b.page.Seq, TimeMS: e.cfg.Now().UnixMilli()}.Seal(b.clock.Key, p.Person)
 	}
 	return b.page, nil
 }
@@ -98,12 +96,12 @@ func (e *Engine) nothingNew(ctx context.Context, p *satchel.Principal, sealed []
 	if o == nil || len(sealed) == 0 {
 		return false, nil
 	}
-	c, ok := openCursor(o.key, p.Person, sealed)
-	if !ok || after > c.live {
+	c, ok := cursor.Open(o.key, p.Person, sealed)
+	if !ok || after > c.Live {
 		return false, nil
 	}
-	v, err := e.view(ctx, e.cfg.Pool, p.Org, c.view)
-	if err != nil || v == nil || c.done < len(v.Entries) || c.liveRec != lastRecord {
+	v, err := e.view(ctx, e.cfg.Pool, p.Org, c.View)
+	if err != nil || v == nil || c.Done < len(v.Entries) || c.LiveRec != cursor.LastRecord {
 		return false, err
 	}
 	nums := make([]int64, 0, len(v.Entries))
@@ -112,7 +110,7 @@ func (e *Engine) nothingNew(ctx context.Context, p *satchel.Principal, sealed []
 	}
 	var k clock
 	var newer bool
-	if err := e.cfg.Pool.QueryRow(ctx, sqlAnythingNew, p.Org, nums, int64(c.live)).
+	if err := e.cfg.Pool.QueryRow(ctx, sqlAnythingNew, p.Org, nums, int64(c.Live)).
 		Scan(&k.Rights, &k.Buckets, &k.SchemaVersion, &newer); err != nil {
 		return false, err
 	}
@@ -120,7 +118,7 @@ func (e *Engine) nothingNew(ctx context.Context, p *satchel.Principal, sealed []
 		return false, nil
 	}
 	f, err := e.followed(ctx, e.cfg.Pool, o, k, p.Person, o.roles(p.Person))
-	return err == nil && v.same(targetView(o, e.grantsOf(o, o.roles(p.Person)), f)), err
+	return err == nil && v.Same(targetView(o, e.grantsOf(o, o.roles(p.Person)), f)), err
 }
 
 const sqlAnythingNew = `-- syncengine.AnythingNew
@@ -135,7 +133,7 @@ type pageBuilder struct {
 	p      *satchel.Principal
 	org    *org
 	clock  clock
-	turn   turn
+	turn   cursor.Turn
 	budget int // bytes left
 	used   int // bytes of the page's changes
 	page   *Page
@@ -158,7 +156,7 @@ func (b *pageBuilder) build(ctx context.Context, sealed []byte) error {
 	if err := b.live(ctx); err != nil {
 		return err
 	}
-	for !b.full && b.turn.cursor.done < len(b.turn.view.Entries) {
+	for !b.full && b.turn.Cursor.Done < len(b.turn.View.Entries) {
 		if err := b.fill(ctx); err != nil {
 			return err
 		}
@@ -171,26 +169,26 @@ func (b *pageBuilder) build(ctx context.Context, sealed []byte) error {
 }
 
 // begin opens the cursor and turns it to what the person follows now.
-func (b *pageBuilder) begin(ctx context.Context, sealed []byte, target *view) error {
+func (b *pageBuilder) begin(ctx context.Context, sealed []byte, target *cursor.View) error {
 	if len(sealed) == 0 {
-		b.turn = turn{view: target, changed: true, cursor: cursor{live: b.clock.Seq, liveRec: lastRecord}}
+		b.turn = cursor.Turn{View: target, Changed: true, Cursor: cursor.Cursor{Live: b.clock.Seq, LiveRec: cursor.LastRecord}}
 		return nil
 	}
 	malformed := satchel.E(satchel.Invalid, satchel.ReasonMalformedCursor,
 		"the cursor is not one that this server gave to this person; drop the pulled records, keep the pending mutations, and pull with no cursor")
-	c, ok := openCursor(b.clock.Key, b.p.Person, sealed)
-	if !ok || c.live > b.clock.Seq {
+	c, ok := cursor.Open(b.clock.Key, b.p.Person, sealed)
+	if !ok || c.Live > b.clock.Seq {
 		return malformed
 	}
-	old, err := b.e.view(ctx, b.tx, b.p.Org, c.view)
+	old, err := b.e.view(ctx, b.tx, b.p.Org, c.View)
 	if err != nil {
 		return err
 	}
-	if old == nil || c.done > len(old.Entries) {
+	if old == nil || c.Done > len(old.Entries) {
 		return malformed
 	}
-	if old.same(target) {
-		b.turn = turn{view: old, cursor: c}
+	if old.Same(target) {
+		b.turn = cursor.Turn{View: old, Cursor: c}
 		return nil
 	}
 	var copies []string
@@ -199,45 +197,42 @@ func (b *pageBuilder) begin(ctx context.Context, sealed []byte, target *view) er
 			copies = append(copies, kind)
 		}
 	}
-	b.turn = turnTo(old, c, target, copies)
-	b.page.Dropped, b.page.Narrowed = b.turn.dropped, b.turn.narrowed
-	for _, d := range b.turn.droppedKinds {
-		b.page.DroppedKinds = append(b.page.DroppedKinds, DroppedKind{d.num, d.kind})
-	}
+	b.turn = cursor.TurnTo(old, c, target, copies)
+	b.page.Dropped, b.page.DroppedKinds, b.page.Narrowed = b.turn.Dropped, b.turn.DroppedKinds, b.turn.Narrowed
 	return nil
 }
 
 // live brings what changed in the complete buckets after the live place, in (seq, record) order.
 func (b *pageBuilder) live(ctx context.Context) error {
-	c := &b.turn.cursor
+	c := &b.turn.Cursor
 	kinds := map[int64][]string{}
 	var nums []int64
-	for _, entry := range b.turn.view.Entries[:c.done] {
+	for _, entry := range b.turn.View.Entries[:c.Done] {
 		if kinds[entry.Bucket] == nil {
 			nums = append(nums, entry.Bucket)
 		}
 		kinds[entry.Bucket] = append(kinds[entry.Bucket], entry.Kinds...)
 	}
 	if len(nums) == 0 {
-		c.live, c.liveRec = b.clock.Seq, lastRecord
+		c.Live, c.LiveRec = b.clock.Seq, cursor.LastRecord
 		return nil
 	}
-	m := newMask(b.turn.view, b.org.schema, liveParams)
+	m := newMask(b.turn.View, b.org.schema, liveParams)
 	for !b.full {
 		limit := b.chunk() + access.MaxBucketsPerRecord
 		rows, err := b.tx.Query(ctx, "-- syncengine.Live\n"+liveSQL(m),
-			append([]any{b.p.Org, nums, int64(c.live), c.liveRec, limit}, m.args...)...)
+			append([]any{b.p.Org, nums, int64(c.Live), c.LiveRec, limit}, m.args...)...)
 		if err != nil {
 			return err
 		}
 		n, err := b.take(rows, limit, func(bucket int64, kind string) bool { return slices.Contains(kinds[bucket], kind) },
-			func(seq uint64, record satchel.ID) { c.live, c.liveRec = seq, record })
+			func(seq uint64, record satchel.ID) { c.Live, c.LiveRec = seq, record })
 		if err != nil {
 			return err
 		}
 		if n < limit {
 			if !b.full {
-				c.live, c.liveRec = b.clock.Seq, lastRecord
+				c.Live, c.LiveRec = b.clock.Seq, cursor.LastRecord
 			}
 			return nil
 		}
@@ -247,30 +242,30 @@ func (b *pageBuilder) live(ctx context.Context) error {
 
 // fill goes on with the first incomplete bucket.
 func (b *pageBuilder) fill(ctx context.Context) error {
-	c := &b.turn.cursor
-	entry := b.turn.view.Entries[c.done]
-	if c.fillSince == 0 {
-		c.fillSince = b.clock.Seq
+	c := &b.turn.Cursor
+	entry := b.turn.View.Entries[c.Done]
+	if c.FillSince == 0 {
+		c.FillSince = b.clock.Seq
 	}
-	m := newMask(b.turn.view, b.org.schema, fillParams)
+	m := newMask(b.turn.View, b.org.schema, fillParams)
 	for !b.full {
 		limit := b.chunk() + 1
-		after := c.fillRec
+		after := c.FillRec
 		rows, err := b.tx.Query(ctx, "-- syncengine.Fill\n"+fillSQL(m),
-			append([]any{b.p.Org, entry.Bucket, int64(c.fillSeq), after, limit, entry.Kinds, int64(c.fillSince)}, m.args...)...)
+			append([]any{b.p.Org, entry.Bucket, int64(c.FillSeq), after, limit, entry.Kinds, int64(c.FillSince)}, m.args...)...)
 		if err != nil {
 			return err
 		}
 		n, err := b.take(rows, limit, func(int64, string) bool { return true },
-			func(seq uint64, record satchel.ID) { c.fillSeq, c.fillRec = seq, record })
+			func(seq uint64, record satchel.ID) { c.FillSeq, c.FillRec = seq, record })
 		if err != nil {
 			return err
 		}
 		if n < limit && !b.full {
-			c.done++
-			c.fillSeq, c.fillRec = 0, satchel.ID{}
-			if c.done == len(b.turn.view.Entries) {
-				c.fillSince = 0
+			c.Done++
+			c.FillSeq, c.FillRec = 0, satchel.ID{}
+			if c.Done == len(b.turn.View.Entries) {
+				c.FillSince = 0
 			}
 			return nil
 		}
@@ -369,7 +364,7 @@ const (
 
 // newMask compiles the masks of a view. Values copied into a kind that keeps copies are shown under the field rights
 // of the kind that they came from (S21); what is partly masked there is not shown at all in a copy.
-func newMask(v *view, s *schema.Schema, first int) maskSQL {
+func newMask(v *cursor.View, s *schema.Schema, first int) maskSQL {
 	m := maskSQL{first: first}
 	var whens strings.Builder
 	readable := map[string]bool{}

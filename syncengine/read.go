@@ -11,6 +11,7 @@ import (
 	"github.com/satchel-sync/satchel/access"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/schema"
+	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
 
 // View is what a command reads through: inside the transaction, under locks, with what earlier mutations of the batch
@@ -215,11 +216,11 @@ func (a *attempt) sees(r *row) bool {
 // hadAtCheckpoint tells whether the device had the record at the checkpoint whose token the mutation carries: the
 // record has, in a bucket of that view, a head that is present or that left after that seq.
 func (a *attempt) hadAtCheckpoint(ctx context.Context, id satchel.ID) (bool, error) {
-	t, ok := openToken(a.b.clock.Key, a.b.person, a.m.Token)
+	t, ok := cursor.OpenToken(a.b.clock.Key, a.b.person, a.m.Token)
 	if !ok {
 		return false, nil
 	}
-	v, err := a.b.e.view(ctx, a.b.tx, a.b.orgID, t.view)
+	v, err := a.b.e.view(ctx, a.b.tx, a.b.orgID, t.View)
 	if err != nil || v == nil {
 		return false, err
 	}
@@ -228,6 +229,6 @@ func (a *attempt) hadAtCheckpoint(ctx context.Context, id satchel.ID) (bool, err
 		nums[i] = entry.Bucket
 	}
 	var had bool
-	err = a.b.tx.QueryRow(ctx, sqlLeftSince, a.b.orgID, id, nums, int64(t.seq)).Scan(&had)
+	err = a.b.tx.QueryRow(ctx, sqlLeftSince, a.b.orgID, id, nums, int64(t.Seq)).Scan(&had)
 	return had, err
 }

@@ -62,6 +62,7 @@ type refusedRow struct{ record, attention, person satchel.ID }
 type parkedRow struct {
 	record satchel.ID
 	m      Mutation
+	v      Verdict
 	at     int64 // event time, which the clock pairs of its call gave
 }
 
@@ -239,7 +240,7 @@ func (b *batch) refuse(ctx context.Context, a *attempt, r *Refusal) error {
 		att := attention{person: b.person, record: first.Record, kind: clean(first.Kind), cause: "refused", reason: r.Reason}
 		if root, id := b.waitsFor(a.m, r); !id.IsZero() {
 			att.id, att.record = id, root
-			b.parks = append(b.parks, parkedRow{record: root, m: a.m, at: a.at})
+			b.parks = append(b.parks, parkedRow{record: root, m: a.m, v: v, at: a.at})
 		} else {
 			att.id = attentionID(b.person, first.Record)
 		}

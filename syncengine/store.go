@@ -116,14 +116,16 @@ const sqlDropRefused = `-- syncengine.DropRefused
 DELETE FROM refused WHERE org_id = $1 AND record_id = ANY($2) AND person_id = $3`
 
 const sqlPark = `-- syncengine.Park
-INSERT INTO parked (org_id, record_id, id, device_id, number, person_id, mutation) VALUES ($1, $2, $3, $4, $5, $6, $7)`
+INSERT INTO kept (org_id, device_id, number, id, person_id, mutation, verdict, status, waits_for, event_ms, at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, 'REJECTED', $8, $9, $10)
+ON CONFLICT (org_id, device_id, number) DO UPDATE SET waits_for = excluded.waits_for, verdict = excluded.verdict, state = 'open'`
 
 const sqlParked = `-- syncengine.Parked
-SELECT id, device_id, number, person_id, mutation FROM parked WHERE org_id = $1 AND record_id = $2 AND (device_id, number, id) > ($3, $4, $5)
-ORDER BY device_id, number, id LIMIT 1`
+SELECT id, device_id, number, person_id, mutation FROM kept
+WHERE org_id = $1 AND waits_for = $2 AND state = 'open' AND (device_id, number) > ($3, $4) ORDER BY device_id, number LIMIT 1`
 
 const sqlUnpark = `-- syncengine.Unpark
-DELETE FROM parked WHERE org_id = $1 AND record_id = $2 AND id = $3`
+UPDATE kept SET state = 'applied', settled_at = $4 WHERE org_id = $1 AND device_id = $2 AND number = $3 AND waits_for = $5`
 
 // Step 7: number.
 

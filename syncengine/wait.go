@@ -10,6 +10,7 @@ import (
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/access"
 	"github.com/satchel-sync/satchel/internal/pg"
+	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
 
 // WaitFor is how long Wait waits at most.
@@ -22,7 +23,7 @@ func (e *Engine) Wait(ctx context.Context, p *satchel.Principal, sealed []byte) 
 	if err != nil {
 		return false, pg.ToError(err)
 	}
-	cur, ok := openCursor(o.key, p.Person, sealed)
+	cur, ok := cursor.Open(o.key, p.Person, sealed)
 	if !ok {
 		return false, satchel.E(satchel.Invalid, satchel.ReasonMalformedCursor, "the cursor is not one that this server gave to this person")
 	}
@@ -32,7 +33,7 @@ func (e *Engine) Wait(ctx context.Context, p *satchel.Principal, sealed []byte) 
 	}
 	w := e.waiters.register(p.Org, f, access.Follow(e.grantsOf(o, o.roles(p.Person)), o.dir, p.Person), c)
 	defer e.waiters.forget(w)
-	idle, err := e.nothingNew(ctx, p, sealed, cur.live)
+	idle, err := e.nothingNew(ctx, p, sealed, cur.Live)
 	if err != nil || !idle {
 		return err == nil, pg.ToError(err)
 	}

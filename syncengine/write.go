@@ -386,7 +386,11 @@ func (b *batch) queueKept(q *pgx.Batch) error {
 		if err != nil {
 			return err
 		}
-		q.Queue(sqlPark, b.orgID, p.record, p.m.ID, b.device, int64(p.m.Number), b.person, string(raw))
+		verdict, err := json.Marshal(p.v)
+		if err != nil {
+			return err
+		}
+		q.Queue(sqlPark, b.orgID, b.device, int64(p.m.Number), p.m.ID, b.person, string(raw), string(verdict), p.record, p.at, b.now)
 	}
 	if len(b.undoRef) > 0 {
 		q.Queue(sqlDropRefused, b.orgID, b.undoRef, b.person)

@@ -111,6 +111,10 @@ const (
 	Reason_REASON_ALREADY_RUNNING Reason = 57
 	// There is nothing to decide.
 	Reason_REASON_NOT_SUBMITTED Reason = 58
+	// Numbers that the device could not fill; what stood there is lost on the device.
+	Reason_REASON_SKIPPED Reason = 59
+	// Both records are the same one, or were merged already.
+	Reason_REASON_SAME_RECORD Reason = 60
 )
 
 // Enum value maps for Reason.
@@ -158,6 +162,8 @@ var (
 		56: "REASON_GUARD",
 		57: "REASON_ALREADY_RUNNING",
 		58: "REASON_NOT_SUBMITTED",
+		59: "REASON_SKIPPED",
+		60: "REASON_SAME_RECORD",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":       0,
@@ -202,6 +208,8 @@ var (
 		"REASON_GUARD":             56,
 		"REASON_ALREADY_RUNNING":   57,
 		"REASON_NOT_SUBMITTED":     58,
+		"REASON_SKIPPED":           59,
+		"REASON_SAME_RECORD":       60,
 	}
 )
 
@@ -326,7 +334,7 @@ const file_satchel_v1_errors_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12$\n" +
 	"\x0eretry_after_ms\x18\x04 \x01(\rR\fretryAfterMs\x12\x1a\n" +
-	"\bexpected\x18\x05 \x01(\x04R\bexpected*\x87\b\n" +
+	"\bexpected\x18\x05 \x01(\x04R\bexpected*\xb3\b\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10REASON_MALFORMED\x10\x01\x12\x1b\n" +
@@ -370,7 +378,9 @@ const file_satchel_v1_errors_proto_rawDesc = "" +
 	"\x11REASON_REASSIGNED\x107\x12\x10\n" +
 	"\fREASON_GUARD\x108\x12\x1a\n" +
 	"\x16REASON_ALREADY_RUNNING\x109\x12\x18\n" +
-	"\x14REASON_NOT_SUBMITTED\x10:B\xa0\x01\n" +
+	"\x14REASON_NOT_SUBMITTED\x10:\x12\x12\n" +
+	"\x0eREASON_SKIPPED\x10;\x12\x16\n" +
+	"\x12REASON_SAME_RECORD\x10<B\xa0\x01\n" +
 	"\x0ecom.satchel.v1B\vErrorsProtoP\x01Z8github.com/satchel-sync/satchel/gen/satchel/v1;satchelv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Satchel.V1\xca\x02\n" +
 	"Satchel\\V1\xe2\x02\x16Satchel\\V1\\GPBMetadata\xea\x02\vSatchel::V1b\x06proto3"

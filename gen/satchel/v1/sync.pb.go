@@ -176,7 +176,17 @@ type SyncRequest struct {
 	// What waits on the device; shown to the office.
 	Outbox *Outbox `protobuf:"bytes,7,opt,name=outbox,proto3" json:"outbox,omitempty"`
 	// Only send mutations and fetch verdicts, no page.
-	NoPage        bool `protobuf:"varint,8,opt,name=no_page,json=noPage,proto3" json:"no_page,omitempty"`
+	NoPage bool `protobuf:"varint,8,opt,name=no_page,json=noPage,proto3" json:"no_page,omitempty"`
+	// The profile of the schema by which the device follows fewer kinds and months, such as "phone"; empty = "full",
+	// everything. Another profile than last time changes what the device holds, like a change of rights.
+	Profile string `protobuf:"bytes,9,opt,name=profile,proto3" json:"profile,omitempty"`
+	// The highest commit (`seq`) that this device was told of, in a verdict or at a checkpoint; 0 = none. By it the server
+	// sees that its database was restored from a backup and lost commits that this device knows of (S18).
+	SeenSeq uint64 `protobuf:"varint,10,opt,name=seen_seq,json=seenSeq,proto3" json:"seen_seq,omitempty"`
+	// App version, for the office's list of devices; empty = as at the sign-in.
+	AppVersion string `protobuf:"bytes,11,opt,name=app_version,json=appVersion,proto3" json:"app_version,omitempty"`
+	// The device can complete a row from the creation that it sent in this call; see Change.as_sent.
+	CompletesRows bool `protobuf:"varint,12,opt,name=completes_rows,json=completesRows,proto3" json:"completes_rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,6 +277,34 @@ func (x *SyncRequest) GetNoPage() bool {
 	return false
 }
 
+func (x *SyncRequest) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *SyncRequest) GetSeenSeq() uint64 {
+	if x != nil {
+		return x.SeenSeq
+	}
+	return 0
+}
+
+func (x *SyncRequest) GetAppVersion() string {
+	if x != nil {
+		return x.AppVersion
+	}
+	return ""
+}
+
+func (x *SyncRequest) GetCompletesRows() bool {
+	if x != nil {
+		return x.CompletesRows
+	}
+	return false
+}
+
 // Mutation is what a person did on a device: one atomic unit (S4). All its ops take effect, or none.
 type Mutation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -283,6 +321,10 @@ type Mutation struct {
 	CheckpointToken []byte `protobuf:"bytes,5,opt,name=checkpoint_token,json=checkpointToken,proto3" json:"checkpoint_token,omitempty"`
 	// Schema version that the ops are written for; 0 = that of the request.
 	SchemaVersion uint32 `protobuf:"varint,6,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
+	// In place of ops: the device cannot fill this and the following numbers (S3).
+	Skip *Skip `protobuf:"bytes,7,opt,name=skip,proto3" json:"skip,omitempty"`
+	// In place of ops: the mutation cannot be sent as it is (S5).
+	Envelope      *Envelope `protobuf:"bytes,8,opt,name=envelope,proto3" json:"envelope,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -359,6 +401,132 @@ func (x *Mutation) GetSchemaVersion() uint32 {
 	return 0
 }
 
+func (x *Mutation) GetSkip() *Skip {
+	if x != nil {
+		return x.Skip
+	}
+	return nil
+}
+
+func (x *Mutation) GetEnvelope() *Envelope {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+// Skip closes a gap that the device cannot fill: what stood under these numbers is lost on the device. They are used
+// up, and an attention tells the person. The verdict is APPLIED. What follows is sent with the next call.
+type Skip struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last number of the gap; the mutation's own number is the first. At most 1,000,000 numbers.
+	To uint64 `protobuf:"varint,1,opt,name=to,proto3" json:"to,omitempty"`
+	// Why, for the attention: an English word or two, without data, such as "store damaged".
+	Why           string `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Skip) Reset() {
+	*x = Skip{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Skip) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Skip) ProtoMessage() {}
+
+func (x *Skip) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Skip.ProtoReflect.Descriptor instead.
+func (*Skip) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Skip) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *Skip) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+// Envelope stands for a mutation that is too large or that the device can no longer read. It is refused with TOO_LARGE
+// or MALFORMED and uses up its number; the device keeps the bytes and offers them to the person.
+type Envelope struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes of the mutation on the device.
+	Size uint64 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
+	// Their SHA-256.
+	Sha256        []byte `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Envelope) Reset() {
+	*x = Envelope{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Envelope) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Envelope) ProtoMessage() {}
+
+func (x *Envelope) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Envelope.ProtoReflect.Descriptor instead.
+func (*Envelope) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Envelope) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Envelope) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
 // Op is one step of a mutation.
 type Op struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -384,7 +552,7 @@ type Op struct {
 
 func (x *Op) Reset() {
 	*x = Op{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[2]
+	mi := &file_satchel_v1_sync_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +564,7 @@ func (x *Op) String() string {
 func (*Op) ProtoMessage() {}
 
 func (x *Op) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[2]
+	mi := &file_satchel_v1_sync_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +577,7 @@ func (x *Op) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Op.ProtoReflect.Descriptor instead.
 func (*Op) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{2}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Op) GetRecordId() string {
@@ -519,7 +687,7 @@ type Create struct {
 
 func (x *Create) Reset() {
 	*x = Create{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[3]
+	mi := &file_satchel_v1_sync_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +699,7 @@ func (x *Create) String() string {
 func (*Create) ProtoMessage() {}
 
 func (x *Create) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[3]
+	mi := &file_satchel_v1_sync_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +712,7 @@ func (x *Create) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Create.ProtoReflect.Descriptor instead.
 func (*Create) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{3}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Create) GetFields() string {
@@ -569,7 +737,7 @@ type Patch struct {
 
 func (x *Patch) Reset() {
 	*x = Patch{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[4]
+	mi := &file_satchel_v1_sync_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +749,7 @@ func (x *Patch) String() string {
 func (*Patch) ProtoMessage() {}
 
 func (x *Patch) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[4]
+	mi := &file_satchel_v1_sync_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +762,7 @@ func (x *Patch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Patch.ProtoReflect.Descriptor instead.
 func (*Patch) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{4}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Patch) GetFields() string {
@@ -633,7 +801,7 @@ type SetEdit struct {
 
 func (x *SetEdit) Reset() {
 	*x = SetEdit{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[5]
+	mi := &file_satchel_v1_sync_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +813,7 @@ func (x *SetEdit) String() string {
 func (*SetEdit) ProtoMessage() {}
 
 func (x *SetEdit) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[5]
+	mi := &file_satchel_v1_sync_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +826,7 @@ func (x *SetEdit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetEdit.ProtoReflect.Descriptor instead.
 func (*SetEdit) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{5}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SetEdit) GetField() string {
@@ -695,7 +863,7 @@ type Increment struct {
 
 func (x *Increment) Reset() {
 	*x = Increment{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[6]
+	mi := &file_satchel_v1_sync_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +875,7 @@ func (x *Increment) String() string {
 func (*Increment) ProtoMessage() {}
 
 func (x *Increment) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[6]
+	mi := &file_satchel_v1_sync_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +888,7 @@ func (x *Increment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Increment.ProtoReflect.Descriptor instead.
 func (*Increment) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{6}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Increment) GetField() string {
@@ -746,7 +914,7 @@ type Delete struct {
 
 func (x *Delete) Reset() {
 	*x = Delete{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[7]
+	mi := &file_satchel_v1_sync_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +926,7 @@ func (x *Delete) String() string {
 func (*Delete) ProtoMessage() {}
 
 func (x *Delete) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[7]
+	mi := &file_satchel_v1_sync_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +939,7 @@ func (x *Delete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delete.ProtoReflect.Descriptor instead.
 func (*Delete) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{7}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{9}
 }
 
 // Command asks a feature to act; docs/protocol.md lists the commands.
@@ -787,7 +955,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[8]
+	mi := &file_satchel_v1_sync_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +967,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[8]
+	mi := &file_satchel_v1_sync_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +980,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{8}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Command) GetName() string {
@@ -844,7 +1012,7 @@ type ClockReading struct {
 
 func (x *ClockReading) Reset() {
 	*x = ClockReading{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[9]
+	mi := &file_satchel_v1_sync_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +1024,7 @@ func (x *ClockReading) String() string {
 func (*ClockReading) ProtoMessage() {}
 
 func (x *ClockReading) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[9]
+	mi := &file_satchel_v1_sync_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1037,7 @@ func (x *ClockReading) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockReading.ProtoReflect.Descriptor instead.
 func (*ClockReading) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{9}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ClockReading) GetBoot() string {
@@ -908,7 +1076,7 @@ type ClockPair struct {
 
 func (x *ClockPair) Reset() {
 	*x = ClockPair{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[10]
+	mi := &file_satchel_v1_sync_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1088,7 @@ func (x *ClockPair) String() string {
 func (*ClockPair) ProtoMessage() {}
 
 func (x *ClockPair) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[10]
+	mi := &file_satchel_v1_sync_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1101,7 @@ func (x *ClockPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockPair.ProtoReflect.Descriptor instead.
 func (*ClockPair) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{10}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ClockPair) GetBoot() string {
@@ -972,7 +1140,7 @@ type Outbox struct {
 
 func (x *Outbox) Reset() {
 	*x = Outbox{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[11]
+	mi := &file_satchel_v1_sync_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1152,7 @@ func (x *Outbox) String() string {
 func (*Outbox) ProtoMessage() {}
 
 func (x *Outbox) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[11]
+	mi := &file_satchel_v1_sync_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1165,7 @@ func (x *Outbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outbox.ProtoReflect.Descriptor instead.
 func (*Outbox) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{11}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Outbox) GetCount() uint32 {
@@ -1041,7 +1209,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[12]
+	mi := &file_satchel_v1_sync_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1221,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[12]
+	mi := &file_satchel_v1_sync_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1234,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{12}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SyncResponse) GetVerdicts() []*Verdict {
@@ -1131,7 +1299,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[13]
+	mi := &file_satchel_v1_sync_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1311,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[13]
+	mi := &file_satchel_v1_sync_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1324,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{13}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Verdict) GetNumber() uint64 {
@@ -1228,7 +1396,7 @@ type Path struct {
 
 func (x *Path) Reset() {
 	*x = Path{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[14]
+	mi := &file_satchel_v1_sync_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1408,7 @@ func (x *Path) String() string {
 func (*Path) ProtoMessage() {}
 
 func (x *Path) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[14]
+	mi := &file_satchel_v1_sync_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1421,7 @@ func (x *Path) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Path.ProtoReflect.Descriptor instead.
 func (*Path) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{14}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Path) GetRecordId() string {
@@ -1295,14 +1463,20 @@ type Page struct {
 	// At a checkpoint: the schema version that the rows are written in.
 	SchemaVersion uint32 `protobuf:"varint,10,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
 	// Kinds that no longer come by a bucket. Takes effect at once, like dropped_buckets but for records of the kind only.
-	DroppedKinds  []*DroppedKind `protobuf:"bytes,11,rep,name=dropped_kinds,json=droppedKinds,proto3" json:"dropped_kinds,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DroppedKinds []*DroppedKind `protobuf:"bytes,11,rep,name=dropped_kinds,json=droppedKinds,proto3" json:"dropped_kinds,omitempty"`
+	// At a checkpoint with all priorities settled: what the device must hold now. Compare, and Repair when it differs.
+	Digest *Digest `protobuf:"bytes,12,opt,name=digest,proto3" json:"digest,omitempty"`
+	// How rows look for this person; absent = unchanged. Store it with the page; Repair asks for it.
+	Forms *Forms `protobuf:"bytes,13,opt,name=forms,proto3" json:"forms,omitempty"`
+	// At a checkpoint: how many months of facts the device follows, this month included; 0 = all.
+	FollowedMonths uint32 `protobuf:"varint,14,opt,name=followed_months,json=followedMonths,proto3" json:"followed_months,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Page) Reset() {
 	*x = Page{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[15]
+	mi := &file_satchel_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1488,7 @@ func (x *Page) String() string {
 func (*Page) ProtoMessage() {}
 
 func (x *Page) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[15]
+	mi := &file_satchel_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1501,7 @@ func (x *Page) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Page.ProtoReflect.Descriptor instead.
 func (*Page) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{15}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Page) GetCursor() []byte {
@@ -1407,6 +1581,185 @@ func (x *Page) GetDroppedKinds() []*DroppedKind {
 	return nil
 }
 
+func (x *Page) GetDigest() *Digest {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Page) GetForms() *Forms {
+	if x != nil {
+		return x.Forms
+	}
+	return nil
+}
+
+func (x *Page) GetFollowedMonths() uint32 {
+	if x != nil {
+		return x.FollowedMonths
+	}
+	return 0
+}
+
+// Digest is the count and the sum of what lies in buckets. A record counts once for each bucket by which the device
+// has it. The sum is of H(record, rev) modulo 2^64, where H is the 32-bit FNV-1a hash of the record's 16 bytes followed
+// by the rev in decimal digits.
+type Digest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Records.
+	Count uint64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Sum of hashes.
+	Sum           uint64 `protobuf:"fixed64,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Digest) Reset() {
+	*x = Digest{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Digest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Digest) ProtoMessage() {}
+
+func (x *Digest) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Digest.ProtoReflect.Descriptor instead.
+func (*Digest) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Digest) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Digest) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+// Forms says how rows of each kind look for a person: which fields are hidden or masked, as a hash.
+type Forms struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By kind; a kind that is left out is shown whole.
+	Forms         []*Form `protobuf:"bytes,1,rep,name=forms,proto3" json:"forms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Forms) Reset() {
+	*x = Forms{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forms) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forms) ProtoMessage() {}
+
+func (x *Forms) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forms.ProtoReflect.Descriptor instead.
+func (*Forms) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Forms) GetForms() []*Form {
+	if x != nil {
+		return x.Forms
+	}
+	return nil
+}
+
+// Form is the look of one kind.
+type Form struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kind.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Opaque.
+	Form          uint64 `protobuf:"fixed64,2,opt,name=form,proto3" json:"form,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Form) Reset() {
+	*x = Form{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Form) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Form) ProtoMessage() {}
+
+func (x *Form) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Form.ProtoReflect.Descriptor instead.
+func (*Form) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Form) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Form) GetForm() uint64 {
+	if x != nil {
+		return x.Form
+	}
+	return 0
+}
+
 // DroppedKind is a kind that a bucket no longer gives to this person.
 type DroppedKind struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1420,7 +1773,7 @@ type DroppedKind struct {
 
 func (x *DroppedKind) Reset() {
 	*x = DroppedKind{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[16]
+	mi := &file_satchel_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1785,7 @@ func (x *DroppedKind) String() string {
 func (*DroppedKind) ProtoMessage() {}
 
 func (x *DroppedKind) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[16]
+	mi := &file_satchel_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1798,7 @@ func (x *DroppedKind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DroppedKind.ProtoReflect.Descriptor instead.
 func (*DroppedKind) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DroppedKind) GetBucket() uint64 {
@@ -1483,14 +1836,20 @@ type Change struct {
 	// The author (a person's UUID); absent = the system.
 	AuthorId string `protobuf:"bytes,8,opt,name=author_id,json=authorId,proto3" json:"author_id,omitempty"`
 	// When the work took place (S7), milliseconds since 1970; with create: of the creation.
-	EventMs       int64 `protobuf:"varint,9,opt,name=event_ms,json=eventMs,proto3" json:"event_ms,omitempty"`
+	EventMs int64 `protobuf:"varint,9,opt,name=event_ms,json=eventMs,proto3" json:"event_ms,omitempty"`
+	// The record was merged into this one (UUID; S9): a tombstone that says where its work goes on. Edits of it are edits
+	// of that one, by somebody who has seen nothing of it.
+	MergedInto string `protobuf:"bytes,10,opt,name=merged_into,json=mergedInto,proto3" json:"merged_into,omitempty"`
+	// The row is the creation that this device sent in this very call, with `fields` over it (null = without that field).
+	// Only with SyncRequest.completes_rows.
+	AsSent        bool `protobuf:"varint,11,opt,name=as_sent,json=asSent,proto3" json:"as_sent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[17]
+	mi := &file_satchel_v1_sync_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1861,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[17]
+	mi := &file_satchel_v1_sync_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1874,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Change) GetRecordId() string {
@@ -1581,6 +1940,20 @@ func (x *Change) GetEventMs() int64 {
 	return 0
 }
 
+func (x *Change) GetMergedInto() string {
+	if x != nil {
+		return x.MergedInto
+	}
+	return ""
+}
+
+func (x *Change) GetAsSent() bool {
+	if x != nil {
+		return x.AsSent
+	}
+	return false
+}
+
 // Narrowed names fields of a kind that must go from the device.
 type Narrowed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1594,7 +1967,7 @@ type Narrowed struct {
 
 func (x *Narrowed) Reset() {
 	*x = Narrowed{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[18]
+	mi := &file_satchel_v1_sync_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1979,7 @@ func (x *Narrowed) String() string {
 func (*Narrowed) ProtoMessage() {}
 
 func (x *Narrowed) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[18]
+	mi := &file_satchel_v1_sync_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1992,7 @@ func (x *Narrowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Narrowed.ProtoReflect.Descriptor instead.
 func (*Narrowed) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{18}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Narrowed) GetKind() string {
@@ -1646,6 +2019,8 @@ type Directive struct {
 	//	*Directive_Fork
 	//	*Directive_Wipe
 	//	*Directive_Upgrade
+	//	*Directive_Restored
+	//	*Directive_Repair
 	Order         isDirective_Order `protobuf_oneof:"order"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1653,7 +2028,7 @@ type Directive struct {
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[19]
+	mi := &file_satchel_v1_sync_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +2040,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[19]
+	mi := &file_satchel_v1_sync_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +2053,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Directive) GetOrder() isDirective_Order {
@@ -1715,6 +2090,24 @@ func (x *Directive) GetUpgrade() *Upgrade {
 	return nil
 }
 
+func (x *Directive) GetRestored() *Restored {
+	if x != nil {
+		if x, ok := x.Order.(*Directive_Restored); ok {
+			return x.Restored
+		}
+	}
+	return nil
+}
+
+func (x *Directive) GetRepair() *RepairOrder {
+	if x != nil {
+		if x, ok := x.Order.(*Directive_Repair); ok {
+			return x.Repair
+		}
+	}
+	return nil
+}
+
 type isDirective_Order interface {
 	isDirective_Order()
 }
@@ -1735,11 +2128,139 @@ type Directive_Upgrade struct {
 	Upgrade *Upgrade `protobuf:"bytes,3,opt,name=upgrade,proto3,oneof"`
 }
 
+type Directive_Restored struct {
+	// The server's database was restored: offer again what it has lost.
+	Restored *Restored `protobuf:"bytes,4,opt,name=restored,proto3,oneof"`
+}
+
+type Directive_Repair struct {
+	// The cursor cannot be continued: call Repair, then Sync with the cursor that it gives.
+	Repair *RepairOrder `protobuf:"bytes,5,opt,name=repair,proto3,oneof"`
+}
+
 func (*Directive_Fork) isDirective_Order() {}
 
 func (*Directive_Wipe) isDirective_Order() {}
 
 func (*Directive_Upgrade) isDirective_Order() {}
+
+func (*Directive_Restored) isDirective_Order() {}
+
+func (*Directive_Repair) isDirective_Order() {}
+
+// Restored says that commits which this device was told of are gone from the server (S18). The device puts every
+// mutation that was acknowledged with a seq above after_seq back into its outbox, before what is pending and in the
+// order of recording, numbers all of the outbox anew from expected_number, keeps the random ids, and sends it. Nothing
+// of the call's mutations was applied and there is no page.
+type Restored struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was acknowledged up to this commit is there.
+	AfterSeq uint64 `protobuf:"varint,1,opt,name=after_seq,json=afterSeq,proto3" json:"after_seq,omitempty"`
+	// The number that the server expects next from this device.
+	ExpectedNumber uint64 `protobuf:"varint,2,opt,name=expected_number,json=expectedNumber,proto3" json:"expected_number,omitempty"`
+	// The server's commit number now; the next SyncRequest.seen_seq.
+	Seq           uint64 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restored) Reset() {
+	*x = Restored{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restored) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restored) ProtoMessage() {}
+
+func (x *Restored) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restored.ProtoReflect.Descriptor instead.
+func (*Restored) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Restored) GetAfterSeq() uint64 {
+	if x != nil {
+		return x.AfterSeq
+	}
+	return 0
+}
+
+func (x *Restored) GetExpectedNumber() uint64 {
+	if x != nil {
+		return x.ExpectedNumber
+	}
+	return 0
+}
+
+func (x *Restored) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// RepairOrder asks for a Repair.
+type RepairOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rows that the device holds and the server does not, or only older, are to be sent up with Repair.salvage before they
+	// are removed: the server may have lost them.
+	Salvage       bool `protobuf:"varint,1,opt,name=salvage,proto3" json:"salvage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairOrder) Reset() {
+	*x = RepairOrder{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairOrder) ProtoMessage() {}
+
+func (x *RepairOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairOrder.ProtoReflect.Descriptor instead.
+func (*RepairOrder) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RepairOrder) GetSalvage() bool {
+	if x != nil {
+		return x.Salvage
+	}
+	return false
+}
 
 // Fork gives the device a new identity.
 type Fork struct {
@@ -1752,7 +2273,7 @@ type Fork struct {
 
 func (x *Fork) Reset() {
 	*x = Fork{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[20]
+	mi := &file_satchel_v1_sync_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +2285,7 @@ func (x *Fork) String() string {
 func (*Fork) ProtoMessage() {}
 
 func (x *Fork) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[20]
+	mi := &file_satchel_v1_sync_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +2298,7 @@ func (x *Fork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fork.ProtoReflect.Descriptor instead.
 func (*Fork) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Fork) GetDeviceId() string {
@@ -1798,7 +2319,7 @@ type Wipe struct {
 
 func (x *Wipe) Reset() {
 	*x = Wipe{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[21]
+	mi := &file_satchel_v1_sync_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +2331,7 @@ func (x *Wipe) String() string {
 func (*Wipe) ProtoMessage() {}
 
 func (x *Wipe) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[21]
+	mi := &file_satchel_v1_sync_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +2344,7 @@ func (x *Wipe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wipe.ProtoReflect.Descriptor instead.
 func (*Wipe) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{21}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Wipe) GetSalvagedNumber() uint64 {
@@ -1844,7 +2365,7 @@ type Upgrade struct {
 
 func (x *Upgrade) Reset() {
 	*x = Upgrade{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[22]
+	mi := &file_satchel_v1_sync_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +2377,7 @@ func (x *Upgrade) String() string {
 func (*Upgrade) ProtoMessage() {}
 
 func (x *Upgrade) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[22]
+	mi := &file_satchel_v1_sync_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +2390,7 @@ func (x *Upgrade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
 func (*Upgrade) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{22}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Upgrade) GetMinProtocol() uint32 {
@@ -1877,6 +2398,632 @@ func (x *Upgrade) GetMinProtocol() uint32 {
 		return x.MinProtocol
 	}
 	return 0
+}
+
+// RepairRequest is one step of a repair.
+type RepairRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in SyncRequest.
+	Profile string `protobuf:"bytes,1,opt,name=profile,proto3" json:"profile,omitempty"`
+	// The step.
+	//
+	// Types that are valid to be assigned to Step:
+	//
+	//	*RepairRequest_Start
+	//	*RepairRequest_Revs
+	//	*RepairRequest_Rows
+	//	*RepairRequest_Salvage
+	Step          isRepairRequest_Step `protobuf_oneof:"step"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairRequest) Reset() {
+	*x = RepairRequest{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairRequest) ProtoMessage() {}
+
+func (x *RepairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
+func (*RepairRequest) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RepairRequest) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *RepairRequest) GetStep() isRepairRequest_Step {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *RepairRequest) GetStart() *RepairStart {
+	if x != nil {
+		if x, ok := x.Step.(*RepairRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *RepairRequest) GetRevs() *RepairRevs {
+	if x != nil {
+		if x, ok := x.Step.(*RepairRequest_Revs); ok {
+			return x.Revs
+		}
+	}
+	return nil
+}
+
+func (x *RepairRequest) GetRows() *RepairRows {
+	if x != nil {
+		if x, ok := x.Step.(*RepairRequest_Rows); ok {
+			return x.Rows
+		}
+	}
+	return nil
+}
+
+func (x *RepairRequest) GetSalvage() *RepairSalvage {
+	if x != nil {
+		if x, ok := x.Step.(*RepairRequest_Salvage); ok {
+			return x.Salvage
+		}
+	}
+	return nil
+}
+
+type isRepairRequest_Step interface {
+	isRepairRequest_Step()
+}
+
+type RepairRequest_Start struct {
+	// First: what must the device hold?
+	Start *RepairStart `protobuf:"bytes,2,opt,name=start,proto3,oneof"`
+}
+
+type RepairRequest_Revs struct {
+	// Then, for each bucket that differs: which records, at which rev?
+	Revs *RepairRevs `protobuf:"bytes,3,opt,name=revs,proto3,oneof"`
+}
+
+type RepairRequest_Rows struct {
+	// Then, for the records that differ: their rows.
+	Rows *RepairRows `protobuf:"bytes,4,opt,name=rows,proto3,oneof"`
+}
+
+type RepairRequest_Salvage struct {
+	// Before anything is removed, if the order said so: rows that the server may have lost.
+	Salvage *RepairSalvage `protobuf:"bytes,5,opt,name=salvage,proto3,oneof"`
+}
+
+func (*RepairRequest_Start) isRepairRequest_Step() {}
+
+func (*RepairRequest_Revs) isRepairRequest_Step() {}
+
+func (*RepairRequest_Rows) isRepairRequest_Step() {}
+
+func (*RepairRequest_Salvage) isRepairRequest_Step() {}
+
+// RepairStart begins a repair.
+type RepairStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the last pages gave them; absent = the device has none.
+	Forms         *Forms `protobuf:"bytes,1,opt,name=forms,proto3" json:"forms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairStart) Reset() {
+	*x = RepairStart{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairStart) ProtoMessage() {}
+
+func (x *RepairStart) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairStart.ProtoReflect.Descriptor instead.
+func (*RepairStart) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RepairStart) GetForms() *Forms {
+	if x != nil {
+		return x.Forms
+	}
+	return nil
+}
+
+// RepairRevs asks for the records of one kind in one bucket.
+type RepairRevs struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bucket.
+	Bucket uint64 `protobuf:"varint,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	// The kind.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The last record of the answer before; absent = from the first.
+	After         []byte `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairRevs) Reset() {
+	*x = RepairRevs{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairRevs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairRevs) ProtoMessage() {}
+
+func (x *RepairRevs) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairRevs.ProtoReflect.Descriptor instead.
+func (*RepairRevs) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RepairRevs) GetBucket() uint64 {
+	if x != nil {
+		return x.Bucket
+	}
+	return 0
+}
+
+func (x *RepairRevs) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RepairRevs) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// RepairRows asks for rows.
+type RepairRows struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Records (UUIDs as 16 bytes each, one after another), at most 500.
+	Records       []byte `protobuf:"bytes,1,opt,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairRows) Reset() {
+	*x = RepairRows{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairRows) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairRows) ProtoMessage() {}
+
+func (x *RepairRows) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairRows.ProtoReflect.Descriptor instead.
+func (*RepairRows) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RepairRows) GetRecords() []byte {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+// RepairSalvage sends up rows that the server may have lost.
+type RepairSalvage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the device holds them; at most 200, and 1 MiB together.
+	Rows          []*Change `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairSalvage) Reset() {
+	*x = RepairSalvage{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairSalvage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairSalvage) ProtoMessage() {}
+
+func (x *RepairSalvage) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairSalvage.ProtoReflect.Descriptor instead.
+func (*RepairSalvage) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RepairSalvage) GetRows() []*Change {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+// RepairResponse answers a step.
+type RepairResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of start.
+	Plan *RepairPlan `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// Of revs.
+	Revs *RecordRevs `protobuf:"bytes,2,opt,name=revs,proto3" json:"revs,omitempty"`
+	// Of rows: as they stand now for this person. `entered` is every bucket by which the device has the record; a record
+	// that was asked for and is not in the answer is not this person's, or gone.
+	Changes []*Change `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Of rows: how many of the records asked for are answered, from the first; ask for the rest again.
+	Answered      uint32 `protobuf:"varint,4,opt,name=answered,proto3" json:"answered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairResponse) Reset() {
+	*x = RepairResponse{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairResponse) ProtoMessage() {}
+
+func (x *RepairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairResponse.ProtoReflect.Descriptor instead.
+func (*RepairResponse) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RepairResponse) GetPlan() *RepairPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *RepairResponse) GetRevs() *RecordRevs {
+	if x != nil {
+		return x.Revs
+	}
+	return nil
+}
+
+func (x *RepairResponse) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *RepairResponse) GetAnswered() uint32 {
+	if x != nil {
+		return x.Answered
+	}
+	return 0
+}
+
+// RepairPlan says what the device must hold, at one moment.
+type RepairPlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Go on with it when the repair is done.
+	Cursor []byte `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// All buckets and kinds of this person, with their digests. Takes effect at once: take every other number away from
+	// the records of the kind; a record with none left is deleted (after its salvage).
+	Buckets []*BucketDigest `protobuf:"bytes,2,rep,name=buckets,proto3" json:"buckets,omitempty"`
+	// Kinds whose rows look otherwise now: take the fields that `narrowed` names away at once, and ask for all their rows.
+	StaleKinds []string `protobuf:"bytes,3,rep,name=stale_kinds,json=staleKinds,proto3" json:"stale_kinds,omitempty"`
+	// As in Page.
+	Narrowed []*Narrowed `protobuf:"bytes,4,rep,name=narrowed,proto3" json:"narrowed,omitempty"`
+	// As in Page; always present.
+	Forms *Forms `protobuf:"bytes,5,opt,name=forms,proto3" json:"forms,omitempty"`
+	// The moment.
+	Seq           uint64 `protobuf:"varint,6,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairPlan) Reset() {
+	*x = RepairPlan{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairPlan) ProtoMessage() {}
+
+func (x *RepairPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairPlan.ProtoReflect.Descriptor instead.
+func (*RepairPlan) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *RepairPlan) GetCursor() []byte {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+func (x *RepairPlan) GetBuckets() []*BucketDigest {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
+func (x *RepairPlan) GetStaleKinds() []string {
+	if x != nil {
+		return x.StaleKinds
+	}
+	return nil
+}
+
+func (x *RepairPlan) GetNarrowed() []*Narrowed {
+	if x != nil {
+		return x.Narrowed
+	}
+	return nil
+}
+
+func (x *RepairPlan) GetForms() *Forms {
+	if x != nil {
+		return x.Forms
+	}
+	return nil
+}
+
+func (x *RepairPlan) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// BucketDigest is the digest of one kind in one bucket.
+type BucketDigest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bucket.
+	Bucket uint64 `protobuf:"varint,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	// The kind.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// What lies there; absent = nothing.
+	Digest        *Digest `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BucketDigest) Reset() {
+	*x = BucketDigest{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BucketDigest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BucketDigest) ProtoMessage() {}
+
+func (x *BucketDigest) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BucketDigest.ProtoReflect.Descriptor instead.
+func (*BucketDigest) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *BucketDigest) GetBucket() uint64 {
+	if x != nil {
+		return x.Bucket
+	}
+	return 0
+}
+
+func (x *BucketDigest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *BucketDigest) GetDigest() *Digest {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+// RecordRevs lists records, in the order of their ids.
+type RecordRevs struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUIDs as 16 bytes each, one after another; at most 5,000.
+	Records []byte `protobuf:"bytes,1,opt,name=records,proto3" json:"records,omitempty"`
+	// Their revs, one for each.
+	Revs []uint64 `protobuf:"varint,2,rep,packed,name=revs,proto3" json:"revs,omitempty"`
+	// There are more behind the last.
+	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordRevs) Reset() {
+	*x = RecordRevs{}
+	mi := &file_satchel_v1_sync_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordRevs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordRevs) ProtoMessage() {}
+
+func (x *RecordRevs) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_sync_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordRevs.ProtoReflect.Descriptor instead.
+func (*RecordRevs) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RecordRevs) GetRecords() []byte {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *RecordRevs) GetRevs() []uint64 {
+	if x != nil {
+		return x.Revs
+	}
+	return nil
+}
+
+func (x *RecordRevs) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // WaitRequest names the place from which to look.
@@ -1890,7 +3037,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[23]
+	mi := &file_satchel_v1_sync_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +3049,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[23]
+	mi := &file_satchel_v1_sync_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +3062,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{23}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WaitRequest) GetCursor() []byte {
@@ -1936,7 +3083,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_satchel_v1_sync_proto_msgTypes[24]
+	mi := &file_satchel_v1_sync_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +3095,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_sync_proto_msgTypes[24]
+	mi := &file_satchel_v1_sync_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +3108,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{24}
+	return file_satchel_v1_sync_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WaitResponse) GetWake() bool {
@@ -1976,7 +3123,7 @@ var File_satchel_v1_sync_proto protoreflect.FileDescriptor
 const file_satchel_v1_sync_proto_rawDesc = "" +
 	"\n" +
 	"\x15satchel/v1/sync.proto\x12\n" +
-	"satchel.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17satchel/v1/errors.proto\"\xd7\x02\n" +
+	"satchel.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17satchel/v1/errors.proto\"\xe6\x03\n" +
 	"\vSyncRequest\x12=\n" +
 	"\tmutations\x18\x01 \x03(\v2\x14.satchel.v1.MutationB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\tmutations\x12\x1c\n" +
 	"\tconfirmed\x18\x02 \x01(\x04R\tconfirmed\x12 \n" +
@@ -1986,14 +3133,28 @@ const file_satchel_v1_sync_proto_rawDesc = "" +
 	"\vclock_pairs\x18\x06 \x03(\v2\x15.satchel.v1.ClockPairB\b\xbaH\x05\x92\x01\x02\x10 R\n" +
 	"clockPairs\x12*\n" +
 	"\x06outbox\x18\a \x01(\v2\x12.satchel.v1.OutboxR\x06outbox\x12\x17\n" +
-	"\ano_page\x18\b \x01(\bR\x06noPage\"\x83\x02\n" +
+	"\ano_page\x18\b \x01(\bR\x06noPage\x12!\n" +
+	"\aprofile\x18\t \x01(\tB\a\xbaH\x04r\x02\x18@R\aprofile\x12\x19\n" +
+	"\bseen_seq\x18\n" +
+	" \x01(\x04R\aseenSeq\x12(\n" +
+	"\vapp_version\x18\v \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
+	"appVersion\x12%\n" +
+	"\x0ecompletes_rows\x18\f \x01(\bR\rcompletesRows\"\xdb\x02\n" +
 	"\bMutation\x12\x1f\n" +
 	"\x06number\x18\x01 \x01(\x04B\a\xbaH\x042\x02(\x01R\x06number\x12\x18\n" +
 	"\x02id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12*\n" +
 	"\x03ops\x18\x03 \x03(\v2\x0e.satchel.v1.OpB\b\xbaH\x05\x92\x01\x02\x10dR\x03ops\x124\n" +
 	"\brecorded\x18\x04 \x01(\v2\x18.satchel.v1.ClockReadingR\brecorded\x123\n" +
 	"\x10checkpoint_token\x18\x05 \x01(\fB\b\xbaH\x05z\x03\x18\x80\x02R\x0fcheckpointToken\x12%\n" +
-	"\x0eschema_version\x18\x06 \x01(\rR\rschemaVersion\"\xae\x02\n" +
+	"\x0eschema_version\x18\x06 \x01(\rR\rschemaVersion\x12$\n" +
+	"\x04skip\x18\a \x01(\v2\x10.satchel.v1.SkipR\x04skip\x120\n" +
+	"\benvelope\x18\b \x01(\v2\x14.satchel.v1.EnvelopeR\benvelope\"2\n" +
+	"\x04Skip\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\x04R\x02to\x12\x1a\n" +
+	"\x03why\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x03why\"?\n" +
+	"\bEnvelope\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x1f\n" +
+	"\x06sha256\x18\x02 \x01(\fB\a\xbaH\x04z\x02\x18 R\x06sha256\"\xae\x02\n" +
 	"\x02Op\x12%\n" +
 	"\trecord_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\brecordId\x12\x1d\n" +
 	"\x04kind\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04kind\x12\x19\n" +
@@ -2054,7 +3215,7 @@ const file_satchel_v1_sync_proto_rawDesc = "" +
 	"\x06detail\x18\b \x01(\tR\x06detail\"7\n" +
 	"\x04Path\x12\x1b\n" +
 	"\trecord_id\x18\x01 \x01(\tR\brecordId\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\x93\x03\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\x91\x04\n" +
 	"\x04Page\x12\x16\n" +
 	"\x06cursor\x18\x01 \x01(\fR\x06cursor\x12,\n" +
 	"\achanges\x18\x02 \x03(\v2\x12.satchel.v1.ChangeR\achanges\x12'\n" +
@@ -2069,10 +3230,21 @@ const file_satchel_v1_sync_proto_rawDesc = "" +
 	"\x10settled_priority\x18\t \x01(\rR\x0fsettledPriority\x12%\n" +
 	"\x0eschema_version\x18\n" +
 	" \x01(\rR\rschemaVersion\x12<\n" +
-	"\rdropped_kinds\x18\v \x03(\v2\x17.satchel.v1.DroppedKindR\fdroppedKinds\"9\n" +
+	"\rdropped_kinds\x18\v \x03(\v2\x17.satchel.v1.DroppedKindR\fdroppedKinds\x12*\n" +
+	"\x06digest\x18\f \x01(\v2\x12.satchel.v1.DigestR\x06digest\x12'\n" +
+	"\x05forms\x18\r \x01(\v2\x11.satchel.v1.FormsR\x05forms\x12'\n" +
+	"\x0ffollowed_months\x18\x0e \x01(\rR\x0efollowedMonths\"0\n" +
+	"\x06Digest\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x10\n" +
+	"\x03sum\x18\x02 \x01(\x06R\x03sum\":\n" +
+	"\x05Forms\x121\n" +
+	"\x05forms\x18\x01 \x03(\v2\x10.satchel.v1.FormB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x05forms\"7\n" +
+	"\x04Form\x12\x1b\n" +
+	"\x04kind\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04kind\x12\x12\n" +
+	"\x04form\x18\x02 \x01(\x06R\x04form\"9\n" +
 	"\vDroppedKind\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\x04R\x06bucket\x12\x12\n" +
-	"\x04kind\x18\x02 \x01(\tR\x04kind\"\xe3\x01\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\"\x9d\x02\n" +
 	"\x06Change\x12\x1b\n" +
 	"\trecord_id\x18\x01 \x01(\tR\brecordId\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +
@@ -2082,21 +3254,75 @@ const file_satchel_v1_sync_proto_rawDesc = "" +
 	"\x06fields\x18\x06 \x01(\tR\x06fields\x12\x18\n" +
 	"\adeleted\x18\a \x01(\bR\adeleted\x12\x1b\n" +
 	"\tauthor_id\x18\b \x01(\tR\bauthorId\x12\x19\n" +
-	"\bevent_ms\x18\t \x01(\x03R\aeventMs\"6\n" +
+	"\bevent_ms\x18\t \x01(\x03R\aeventMs\x12\x1f\n" +
+	"\vmerged_into\x18\n" +
+	" \x01(\tR\n" +
+	"mergedInto\x12\x17\n" +
+	"\aas_sent\x18\v \x01(\bR\x06asSent\"6\n" +
 	"\bNarrowed\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
-	"\x06fields\x18\x02 \x03(\tR\x06fields\"\x95\x01\n" +
+	"\x06fields\x18\x02 \x03(\tR\x06fields\"\xfc\x01\n" +
 	"\tDirective\x12&\n" +
 	"\x04fork\x18\x01 \x01(\v2\x10.satchel.v1.ForkH\x00R\x04fork\x12&\n" +
 	"\x04wipe\x18\x02 \x01(\v2\x10.satchel.v1.WipeH\x00R\x04wipe\x12/\n" +
-	"\aupgrade\x18\x03 \x01(\v2\x13.satchel.v1.UpgradeH\x00R\aupgradeB\a\n" +
-	"\x05order\"#\n" +
+	"\aupgrade\x18\x03 \x01(\v2\x13.satchel.v1.UpgradeH\x00R\aupgrade\x122\n" +
+	"\brestored\x18\x04 \x01(\v2\x14.satchel.v1.RestoredH\x00R\brestored\x121\n" +
+	"\x06repair\x18\x05 \x01(\v2\x17.satchel.v1.RepairOrderH\x00R\x06repairB\a\n" +
+	"\x05order\"b\n" +
+	"\bRestored\x12\x1b\n" +
+	"\tafter_seq\x18\x01 \x01(\x04R\bafterSeq\x12'\n" +
+	"\x0fexpected_number\x18\x02 \x01(\x04R\x0eexpectedNumber\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"'\n" +
+	"\vRepairOrder\x12\x18\n" +
+	"\asalvage\x18\x01 \x01(\bR\asalvage\"#\n" +
 	"\x04Fork\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\"/\n" +
 	"\x04Wipe\x12'\n" +
 	"\x0fsalvaged_number\x18\x01 \x01(\x04R\x0esalvagedNumber\",\n" +
 	"\aUpgrade\x12!\n" +
-	"\fmin_protocol\x18\x01 \x01(\rR\vminProtocol\"1\n" +
+	"\fmin_protocol\x18\x01 \x01(\rR\vminProtocol\"\x85\x02\n" +
+	"\rRepairRequest\x12!\n" +
+	"\aprofile\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aprofile\x12/\n" +
+	"\x05start\x18\x02 \x01(\v2\x17.satchel.v1.RepairStartH\x00R\x05start\x12,\n" +
+	"\x04revs\x18\x03 \x01(\v2\x16.satchel.v1.RepairRevsH\x00R\x04revs\x12,\n" +
+	"\x04rows\x18\x04 \x01(\v2\x16.satchel.v1.RepairRowsH\x00R\x04rows\x125\n" +
+	"\asalvage\x18\x05 \x01(\v2\x19.satchel.v1.RepairSalvageH\x00R\asalvageB\r\n" +
+	"\x04step\x12\x05\xbaH\x02\b\x01\"6\n" +
+	"\vRepairStart\x12'\n" +
+	"\x05forms\x18\x01 \x01(\v2\x11.satchel.v1.FormsR\x05forms\"b\n" +
+	"\n" +
+	"RepairRevs\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\x04R\x06bucket\x12\x1d\n" +
+	"\x04kind\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04kind\x12\x1d\n" +
+	"\x05after\x18\x03 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x05after\"0\n" +
+	"\n" +
+	"RepairRows\x12\"\n" +
+	"\arecords\x18\x01 \x01(\fB\b\xbaH\x05z\x03\x18\xc0>R\arecords\"B\n" +
+	"\rRepairSalvage\x121\n" +
+	"\x04rows\x18\x01 \x03(\v2\x12.satchel.v1.ChangeB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x04rows\"\xb2\x01\n" +
+	"\x0eRepairResponse\x12*\n" +
+	"\x04plan\x18\x01 \x01(\v2\x16.satchel.v1.RepairPlanR\x04plan\x12*\n" +
+	"\x04revs\x18\x02 \x01(\v2\x16.satchel.v1.RecordRevsR\x04revs\x12,\n" +
+	"\achanges\x18\x03 \x03(\v2\x12.satchel.v1.ChangeR\achanges\x12\x1a\n" +
+	"\banswered\x18\x04 \x01(\rR\banswered\"\xe6\x01\n" +
+	"\n" +
+	"RepairPlan\x12\x16\n" +
+	"\x06cursor\x18\x01 \x01(\fR\x06cursor\x122\n" +
+	"\abuckets\x18\x02 \x03(\v2\x18.satchel.v1.BucketDigestR\abuckets\x12\x1f\n" +
+	"\vstale_kinds\x18\x03 \x03(\tR\n" +
+	"staleKinds\x120\n" +
+	"\bnarrowed\x18\x04 \x03(\v2\x14.satchel.v1.NarrowedR\bnarrowed\x12'\n" +
+	"\x05forms\x18\x05 \x01(\v2\x11.satchel.v1.FormsR\x05forms\x12\x10\n" +
+	"\x03seq\x18\x06 \x01(\x04R\x03seq\"f\n" +
+	"\fBucketDigest\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\x04R\x06bucket\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12*\n" +
+	"\x06digest\x18\x03 \x01(\v2\x12.satchel.v1.DigestR\x06digest\"N\n" +
+	"\n" +
+	"RecordRevs\x12\x18\n" +
+	"\arecords\x18\x01 \x01(\fR\arecords\x12\x12\n" +
+	"\x04revs\x18\x02 \x03(\x04R\x04revs\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"1\n" +
 	"\vWaitRequest\x12\"\n" +
 	"\x06cursor\x18\x01 \x01(\fB\n" +
 	"\xbaH\az\x05\x10\x01\x18\x80\bR\x06cursor\"\"\n" +
@@ -2116,10 +3342,11 @@ const file_satchel_v1_sync_proto_rawDesc = "" +
 	"\x14NOTE_POSSIBLE_DOUBLE\x10\x01\x12\x12\n" +
 	"\x0eNOTE_CLOCK_OFF\x10\x02\x12\x15\n" +
 	"\x11NOTE_PARENT_MOVED\x10\x03\x12\x15\n" +
-	"\x11NOTE_OVER_TIMEOUT\x10\x042\x83\x01\n" +
+	"\x11NOTE_OVER_TIMEOUT\x10\x042\xc4\x01\n" +
 	"\vSyncService\x129\n" +
 	"\x04Sync\x12\x17.satchel.v1.SyncRequest\x1a\x18.satchel.v1.SyncResponse\x129\n" +
-	"\x04Wait\x12\x17.satchel.v1.WaitRequest\x1a\x18.satchel.v1.WaitResponseB\x9e\x01\n" +
+	"\x04Wait\x12\x17.satchel.v1.WaitRequest\x1a\x18.satchel.v1.WaitResponse\x12?\n" +
+	"\x06Repair\x12\x19.satchel.v1.RepairRequest\x1a\x1a.satchel.v1.RepairResponseB\x9e\x01\n" +
 	"\x0ecom.satchel.v1B\tSyncProtoP\x01Z8github.com/satchel-sync/satchel/gen/satchel/v1;satchelv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Satchel.V1\xca\x02\n" +
 	"Satchel\\V1\xe2\x02\x16Satchel\\V1\\GPBMetadata\xea\x02\vSatchel::V1b\x06proto3"
@@ -2137,71 +3364,109 @@ func file_satchel_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_satchel_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_satchel_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_satchel_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_satchel_v1_sync_proto_goTypes = []any{
-	(Status)(0),          // 0: satchel.v1.Status
-	(Note)(0),            // 1: satchel.v1.Note
-	(*SyncRequest)(nil),  // 2: satchel.v1.SyncRequest
-	(*Mutation)(nil),     // 3: satchel.v1.Mutation
-	(*Op)(nil),           // 4: satchel.v1.Op
-	(*Create)(nil),       // 5: satchel.v1.Create
-	(*Patch)(nil),        // 6: satchel.v1.Patch
-	(*SetEdit)(nil),      // 7: satchel.v1.SetEdit
-	(*Increment)(nil),    // 8: satchel.v1.Increment
-	(*Delete)(nil),       // 9: satchel.v1.Delete
-	(*Command)(nil),      // 10: satchel.v1.Command
-	(*ClockReading)(nil), // 11: satchel.v1.ClockReading
-	(*ClockPair)(nil),    // 12: satchel.v1.ClockPair
-	(*Outbox)(nil),       // 13: satchel.v1.Outbox
-	(*SyncResponse)(nil), // 14: satchel.v1.SyncResponse
-	(*Verdict)(nil),      // 15: satchel.v1.Verdict
-	(*Path)(nil),         // 16: satchel.v1.Path
-	(*Page)(nil),         // 17: satchel.v1.Page
-	(*DroppedKind)(nil),  // 18: satchel.v1.DroppedKind
-	(*Change)(nil),       // 19: satchel.v1.Change
-	(*Narrowed)(nil),     // 20: satchel.v1.Narrowed
-	(*Directive)(nil),    // 21: satchel.v1.Directive
-	(*Fork)(nil),         // 22: satchel.v1.Fork
-	(*Wipe)(nil),         // 23: satchel.v1.Wipe
-	(*Upgrade)(nil),      // 24: satchel.v1.Upgrade
-	(*WaitRequest)(nil),  // 25: satchel.v1.WaitRequest
-	(*WaitResponse)(nil), // 26: satchel.v1.WaitResponse
-	(Reason)(0),          // 27: satchel.v1.Reason
+	(Status)(0),            // 0: satchel.v1.Status
+	(Note)(0),              // 1: satchel.v1.Note
+	(*SyncRequest)(nil),    // 2: satchel.v1.SyncRequest
+	(*Mutation)(nil),       // 3: satchel.v1.Mutation
+	(*Skip)(nil),           // 4: satchel.v1.Skip
+	(*Envelope)(nil),       // 5: satchel.v1.Envelope
+	(*Op)(nil),             // 6: satchel.v1.Op
+	(*Create)(nil),         // 7: satchel.v1.Create
+	(*Patch)(nil),          // 8: satchel.v1.Patch
+	(*SetEdit)(nil),        // 9: satchel.v1.SetEdit
+	(*Increment)(nil),      // 10: satchel.v1.Increment
+	(*Delete)(nil),         // 11: satchel.v1.Delete
+	(*Command)(nil),        // 12: satchel.v1.Command
+	(*ClockReading)(nil),   // 13: satchel.v1.ClockReading
+	(*ClockPair)(nil),      // 14: satchel.v1.ClockPair
+	(*Outbox)(nil),         // 15: satchel.v1.Outbox
+	(*SyncResponse)(nil),   // 16: satchel.v1.SyncResponse
+	(*Verdict)(nil),        // 17: satchel.v1.Verdict
+	(*Path)(nil),           // 18: satchel.v1.Path
+	(*Page)(nil),           // 19: satchel.v1.Page
+	(*Digest)(nil),         // 20: satchel.v1.Digest
+	(*Forms)(nil),          // 21: satchel.v1.Forms
+	(*Form)(nil),           // 22: satchel.v1.Form
+	(*DroppedKind)(nil),    // 23: satchel.v1.DroppedKind
+	(*Change)(nil),         // 24: satchel.v1.Change
+	(*Narrowed)(nil),       // 25: satchel.v1.Narrowed
+	(*Directive)(nil),      // 26: satchel.v1.Directive
+	(*Restored)(nil),       // 27: satchel.v1.Restored
+	(*RepairOrder)(nil),    // 28: satchel.v1.RepairOrder
+	(*Fork)(nil),           // 29: satchel.v1.Fork
+	(*Wipe)(nil),           // 30: satchel.v1.Wipe
+	(*Upgrade)(nil),        // 31: satchel.v1.Upgrade
+	(*RepairRequest)(nil),  // 32: satchel.v1.RepairRequest
+	(*RepairStart)(nil),    // 33: satchel.v1.RepairStart
+	(*RepairRevs)(nil),     // 34: satchel.v1.RepairRevs
+	(*RepairRows)(nil),     // 35: satchel.v1.RepairRows
+	(*RepairSalvage)(nil),  // 36: satchel.v1.RepairSalvage
+	(*RepairResponse)(nil), // 37: satchel.v1.RepairResponse
+	(*RepairPlan)(nil),     // 38: satchel.v1.RepairPlan
+	(*BucketDigest)(nil),   // 39: satchel.v1.BucketDigest
+	(*RecordRevs)(nil),     // 40: satchel.v1.RecordRevs
+	(*WaitRequest)(nil),    // 41: satchel.v1.WaitRequest
+	(*WaitResponse)(nil),   // 42: satchel.v1.WaitResponse
+	(Reason)(0),            // 43: satchel.v1.Reason
 }
 var file_satchel_v1_sync_proto_depIdxs = []int32{
 	3,  // 0: satchel.v1.SyncRequest.mutations:type_name -> satchel.v1.Mutation
-	12, // 1: satchel.v1.SyncRequest.clock_pairs:type_name -> satchel.v1.ClockPair
-	13, // 2: satchel.v1.SyncRequest.outbox:type_name -> satchel.v1.Outbox
-	4,  // 3: satchel.v1.Mutation.ops:type_name -> satchel.v1.Op
-	11, // 4: satchel.v1.Mutation.recorded:type_name -> satchel.v1.ClockReading
-	5,  // 5: satchel.v1.Op.create:type_name -> satchel.v1.Create
-	6,  // 6: satchel.v1.Op.patch:type_name -> satchel.v1.Patch
-	9,  // 7: satchel.v1.Op.delete:type_name -> satchel.v1.Delete
-	10, // 8: satchel.v1.Op.command:type_name -> satchel.v1.Command
-	7,  // 9: satchel.v1.Patch.sets:type_name -> satchel.v1.SetEdit
-	8,  // 10: satchel.v1.Patch.increments:type_name -> satchel.v1.Increment
-	15, // 11: satchel.v1.SyncResponse.verdicts:type_name -> satchel.v1.Verdict
-	17, // 12: satchel.v1.SyncResponse.page:type_name -> satchel.v1.Page
-	21, // 13: satchel.v1.SyncResponse.directives:type_name -> satchel.v1.Directive
-	0,  // 14: satchel.v1.Verdict.status:type_name -> satchel.v1.Status
-	27, // 15: satchel.v1.Verdict.reason:type_name -> satchel.v1.Reason
-	16, // 16: satchel.v1.Verdict.paths:type_name -> satchel.v1.Path
-	1,  // 17: satchel.v1.Verdict.notes:type_name -> satchel.v1.Note
-	19, // 18: satchel.v1.Page.changes:type_name -> satchel.v1.Change
-	20, // 19: satchel.v1.Page.narrowed:type_name -> satchel.v1.Narrowed
-	18, // 20: satchel.v1.Page.dropped_kinds:type_name -> satchel.v1.DroppedKind
-	22, // 21: satchel.v1.Directive.fork:type_name -> satchel.v1.Fork
-	23, // 22: satchel.v1.Directive.wipe:type_name -> satchel.v1.Wipe
-	24, // 23: satchel.v1.Directive.upgrade:type_name -> satchel.v1.Upgrade
-	2,  // 24: satchel.v1.SyncService.Sync:input_type -> satchel.v1.SyncRequest
-	25, // 25: satchel.v1.SyncService.Wait:input_type -> satchel.v1.WaitRequest
-	14, // 26: satchel.v1.SyncService.Sync:output_type -> satchel.v1.SyncResponse
-	26, // 27: satchel.v1.SyncService.Wait:output_type -> satchel.v1.WaitResponse
-	26, // [26:28] is the sub-list for method output_type
-	24, // [24:26] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	14, // 1: satchel.v1.SyncRequest.clock_pairs:type_name -> satchel.v1.ClockPair
+	15, // 2: satchel.v1.SyncRequest.outbox:type_name -> satchel.v1.Outbox
+	6,  // 3: satchel.v1.Mutation.ops:type_name -> satchel.v1.Op
+	13, // 4: satchel.v1.Mutation.recorded:type_name -> satchel.v1.ClockReading
+	4,  // 5: satchel.v1.Mutation.skip:type_name -> satchel.v1.Skip
+	5,  // 6: satchel.v1.Mutation.envelope:type_name -> satchel.v1.Envelope
+	7,  // 7: satchel.v1.Op.create:type_name -> satchel.v1.Create
+	8,  // 8: satchel.v1.Op.patch:type_name -> satchel.v1.Patch
+	11, // 9: satchel.v1.Op.delete:type_name -> satchel.v1.Delete
+	12, // 10: satchel.v1.Op.command:type_name -> satchel.v1.Command
+	9,  // 11: satchel.v1.Patch.sets:type_name -> satchel.v1.SetEdit
+	10, // 12: satchel.v1.Patch.increments:type_name -> satchel.v1.Increment
+	17, // 13: satchel.v1.SyncResponse.verdicts:type_name -> satchel.v1.Verdict
+	19, // 14: satchel.v1.SyncResponse.page:type_name -> satchel.v1.Page
+	26, // 15: satchel.v1.SyncResponse.directives:type_name -> satchel.v1.Directive
+	0,  // 16: satchel.v1.Verdict.status:type_name -> satchel.v1.Status
+	43, // 17: satchel.v1.Verdict.reason:type_name -> satchel.v1.Reason
+	18, // 18: satchel.v1.Verdict.paths:type_name -> satchel.v1.Path
+	1,  // 19: satchel.v1.Verdict.notes:type_name -> satchel.v1.Note
+	24, // 20: satchel.v1.Page.changes:type_name -> satchel.v1.Change
+	25, // 21: satchel.v1.Page.narrowed:type_name -> satchel.v1.Narrowed
+	23, // 22: satchel.v1.Page.dropped_kinds:type_name -> satchel.v1.DroppedKind
+	20, // 23: satchel.v1.Page.digest:type_name -> satchel.v1.Digest
+	21, // 24: satchel.v1.Page.forms:type_name -> satchel.v1.Forms
+	22, // 25: satchel.v1.Forms.forms:type_name -> satchel.v1.Form
+	29, // 26: satchel.v1.Directive.fork:type_name -> satchel.v1.Fork
+	30, // 27: satchel.v1.Directive.wipe:type_name -> satchel.v1.Wipe
+	31, // 28: satchel.v1.Directive.upgrade:type_name -> satchel.v1.Upgrade
+	27, // 29: satchel.v1.Directive.restored:type_name -> satchel.v1.Restored
+	28, // 30: satchel.v1.Directive.repair:type_name -> satchel.v1.RepairOrder
+	33, // 31: satchel.v1.RepairRequest.start:type_name -> satchel.v1.RepairStart
+	34, // 32: satchel.v1.RepairRequest.revs:type_name -> satchel.v1.RepairRevs
+	35, // 33: satchel.v1.RepairRequest.rows:type_name -> satchel.v1.RepairRows
+	36, // 34: satchel.v1.RepairRequest.salvage:type_name -> satchel.v1.RepairSalvage
+	21, // 35: satchel.v1.RepairStart.forms:type_name -> satchel.v1.Forms
+	24, // 36: satchel.v1.RepairSalvage.rows:type_name -> satchel.v1.Change
+	38, // 37: satchel.v1.RepairResponse.plan:type_name -> satchel.v1.RepairPlan
+	40, // 38: satchel.v1.RepairResponse.revs:type_name -> satchel.v1.RecordRevs
+	24, // 39: satchel.v1.RepairResponse.changes:type_name -> satchel.v1.Change
+	39, // 40: satchel.v1.RepairPlan.buckets:type_name -> satchel.v1.BucketDigest
+	25, // 41: satchel.v1.RepairPlan.narrowed:type_name -> satchel.v1.Narrowed
+	21, // 42: satchel.v1.RepairPlan.forms:type_name -> satchel.v1.Forms
+	20, // 43: satchel.v1.BucketDigest.digest:type_name -> satchel.v1.Digest
+	2,  // 44: satchel.v1.SyncService.Sync:input_type -> satchel.v1.SyncRequest
+	41, // 45: satchel.v1.SyncService.Wait:input_type -> satchel.v1.WaitRequest
+	32, // 46: satchel.v1.SyncService.Repair:input_type -> satchel.v1.RepairRequest
+	16, // 47: satchel.v1.SyncService.Sync:output_type -> satchel.v1.SyncResponse
+	42, // 48: satchel.v1.SyncService.Wait:output_type -> satchel.v1.WaitResponse
+	37, // 49: satchel.v1.SyncService.Repair:output_type -> satchel.v1.RepairResponse
+	47, // [47:50] is the sub-list for method output_type
+	44, // [44:47] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_satchel_v1_sync_proto_init() }
@@ -2210,16 +3475,24 @@ func file_satchel_v1_sync_proto_init() {
 		return
 	}
 	file_satchel_v1_errors_proto_init()
-	file_satchel_v1_sync_proto_msgTypes[2].OneofWrappers = []any{
+	file_satchel_v1_sync_proto_msgTypes[4].OneofWrappers = []any{
 		(*Op_Create)(nil),
 		(*Op_Patch)(nil),
 		(*Op_Delete)(nil),
 		(*Op_Command)(nil),
 	}
-	file_satchel_v1_sync_proto_msgTypes[19].OneofWrappers = []any{
+	file_satchel_v1_sync_proto_msgTypes[24].OneofWrappers = []any{
 		(*Directive_Fork)(nil),
 		(*Directive_Wipe)(nil),
 		(*Directive_Upgrade)(nil),
+		(*Directive_Restored)(nil),
+		(*Directive_Repair)(nil),
+	}
+	file_satchel_v1_sync_proto_msgTypes[30].OneofWrappers = []any{
+		(*RepairRequest_Start)(nil),
+		(*RepairRequest_Revs)(nil),
+		(*RepairRequest_Rows)(nil),
+		(*RepairRequest_Salvage)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2227,7 +3500,7 @@ func file_satchel_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_satchel_v1_sync_proto_rawDesc), len(file_satchel_v1_sync_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

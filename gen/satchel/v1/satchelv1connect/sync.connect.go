@@ -37,6 +37,8 @@ const (
 	SyncServiceSyncProcedure = "/satchel.v1.SyncService/Sync"
 	// SyncServiceWaitProcedure is the fully-qualified name of the SyncService's Wait RPC.
 	SyncServiceWaitProcedure = "/satchel.v1.SyncService/Wait"
+	// SyncServiceRepairProcedure is the fully-qualified name of the SyncService's Repair RPC.
+	SyncServiceRepairProcedure = "/satchel.v1.SyncService/Repair"
 )
 
 // SyncServiceClient is a client for the satchel.v1.SyncService service.
@@ -47,6 +49,11 @@ type SyncServiceClient interface {
 	Sync(context.Context, *v1.SyncRequest) (*v1.SyncResponse, error)
 	// Wait returns when there is something to pull, or after 25 seconds. It carries no data: call Sync then.
 	Wait(context.Context, *v1.WaitRequest) (*v1.WaitResponse, error)
+	// Repair compares what the device holds with what it should hold, and brings only what differs (S17). A device uses it
+	// when the digest at a checkpoint is not its own, or when a directive asks for it. The outbox is not touched. Order:
+	// start, then revs of each bucket whose digest differs, then rows of the records that differ, then Sync with the new
+	// cursor; all that came is staged until the checkpoint of that Sync.
+	Repair(context.Context, *v1.RepairRequest) (*v1.RepairResponse, error)
 }
 
 // NewSyncServiceClient constructs a client for the satchel.v1.SyncService service. By default, it
@@ -72,13 +79,20 @@ func NewSyncServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(syncServiceMethods.ByName("Wait")),
 			connect.WithClientOptions(opts...),
 		),
+		repair: connect.NewClient[v1.RepairRequest, v1.RepairResponse](
+			httpClient,
+			baseURL+SyncServiceRepairProcedure,
+			connect.WithSchema(syncServiceMethods.ByName("Repair")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // syncServiceClient implements SyncServiceClient.
 type syncServiceClient struct {
-	sync *connect.Client[v1.SyncRequest, v1.SyncResponse]
-	wait *connect.Client[v1.WaitRequest, v1.WaitResponse]
+	sync   *connect.Client[v1.SyncRequest, v1.SyncResponse]
+	wait   *connect.Client[v1.WaitRequest, v1.WaitResponse]
+	repair *connect.Client[v1.RepairRequest, v1.RepairResponse]
 }
 
 // Sync calls satchel.v1.SyncService.Sync.
@@ -99,6 +113,15 @@ func (c *syncServiceClient) Wait(ctx context.Context, req *v1.WaitRequest) (*v1.
 	return nil, err
 }
 
+// Repair calls satchel.v1.SyncService.Repair.
+func (c *syncServiceClient) Repair(ctx context.Context, req *v1.RepairRequest) (*v1.RepairResponse, error) {
+	response, err := c.repair.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // SyncServiceHandler is an implementation of the satchel.v1.SyncService service.
 type SyncServiceHandler interface {
 	// Sync is one round trip: it applies the device's pending mutations in order and answers with their verdicts and a
@@ -107,6 +130,11 @@ type SyncServiceHandler interface {
 	Sync(context.Context, *v1.SyncRequest) (*v1.SyncResponse, error)
 	// Wait returns when there is something to pull, or after 25 seconds. It carries no data: call Sync then.
 	Wait(context.Context, *v1.WaitRequest) (*v1.WaitResponse, error)
+	// Repair compares what the device holds with what it should hold, and brings only what differs (S17). A device uses it
+	// when the digest at a checkpoint is not its own, or when a directive asks for it. The outbox is not touched. Order:
+	// start, then revs of each bucket whose digest differs, then rows of the records that differ, then Sync with the new
+	// cursor; all that came is staged until the checkpoint of that Sync.
+	Repair(context.Context, *v1.RepairRequest) (*v1.RepairResponse, error)
 }
 
 // NewSyncServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -128,12 +156,20 @@ func NewSyncServiceHandler(svc SyncServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(syncServiceMethods.ByName("Wait")),
 		connect.WithHandlerOptions(opts...),
 	)
+	syncServiceRepairHandler := connect.NewUnaryHandlerSimple(
+		SyncServiceRepairProcedure,
+		svc.Repair,
+		connect.WithSchema(syncServiceMethods.ByName("Repair")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/satchel.v1.SyncService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case SyncServiceSyncProcedure:
 			syncServiceSyncHandler.ServeHTTP(w, r)
 		case SyncServiceWaitProcedure:
 			syncServiceWaitHandler.ServeHTTP(w, r)
+		case SyncServiceRepairProcedure:
+			syncServiceRepairHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -149,4 +185,8 @@ func (UnimplementedSyncServiceHandler) Sync(context.Context, *v1.SyncRequest) (*
 
 func (UnimplementedSyncServiceHandler) Wait(context.Context, *v1.WaitRequest) (*v1.WaitResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("satchel.v1.SyncService.Wait is not implemented"))
+}
+
+func (UnimplementedSyncServiceHandler) Repair(context.Context, *v1.RepairRequest) (*v1.RepairResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("satchel.v1.SyncService.Repair is not implemented"))
 }
