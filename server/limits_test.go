@@ -146,7 +146,7 @@ func (cloned) Apply(context.Context, *satchel.Principal, syncengine.Batch) (sync
 	return syncengine.Outcome{Fork: true, Expected: 7}, nil
 }
 
-func (cloned) Pull(context.Context, *satchel.Principal, []byte, int, uint64) (*syncengine.Page, error) {
+func (cloned) Pull(context.Context, *satchel.Principal, syncengine.PullRequest) (*syncengine.Page, error) {
 	return nil, nil
 }
 

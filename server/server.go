@@ -50,7 +50,7 @@ const (
 // Engine is what the edge needs of syncengine.Engine.
 type Engine interface {
 	Apply(ctx context.Context, p *satchel.Principal, in syncengine.Batch) (syncengine.Outcome, error)
-	Pull(ctx context.Context, p *satchel.Principal, cursor []byte, maxBytes int, after uint64) (*syncengine.Page, error)
+	Pull(ctx context.Context, p *satchel.Principal, r syncengine.PullRequest) (*syncengine.Page, error)
 	Wait(ctx context.Context, p *satchel.Principal, cursor []byte) (bool, error)
 	Contact(ctx context.Context, p *satchel.Principal, confirmed uint64, o syncengine.Outbox) error
 	Lanes(ctx context.Context, org satchel.ID, devices []satchel.ID) (map[satchel.ID]syncengine.Lane, error)

@@ -44,7 +44,8 @@ func (s syncService) Sync(ctx context.Context, in *satchelv1.SyncRequest) (*satc
 		after = s.answer(ctx, p, outcome, out)
 	}
 	if !in.NoPage {
-		page, err := s.cfg.Engine.Pull(ctx, p, in.Cursor, int(min(in.MaxBytes, syncengine.MaxPageBytes)), after)
+		page, err := s.cfg.Engine.Pull(ctx, p, syncengine.PullRequest{
+			Cursor: in.Cursor, MaxBytes: int(min(in.MaxBytes, syncengine.MaxPageBytes)), After: after, Profile: in.Profile})
 		switch {
 		case err == nil:
 			out.Page = wirePage(page)

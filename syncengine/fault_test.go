@@ -229,7 +229,7 @@ func TestF33PastTheDeadlineNothingHappenedAndThePageComes(t *testing.T) {
 	if err != nil || out.Undone != satchel.ReasonDeadline || len(out.Verdicts) != 0 {
 		t.Fatalf("%+v %v", out, err)
 	}
-	if _, err := engine.Pull(context.Background(), mei.who, mei.cursor, 0, 0); err != nil {
+	if _, err := engine.Pull(context.Background(), mei.who, syncengine.PullRequest{Cursor: mei.cursor}); err != nil {
 		t.Errorf("the page: %v", err)
 	}
 	if err := tx.Rollback(context.Background()); err != nil {
@@ -267,7 +267,7 @@ func TestS6RolesAreThoseOfTheCommitNotOfTheCaller(t *testing.T) {
 		t.Errorf("%+v %v", out, err)
 	}
 	w.changeRights(`UPDATE person SET disabled_at = now() WHERE org_id = $1 AND id = $2`, w.org, w.people["Ann"])
-	pg, err := w.engine.Pull(context.Background(), old, nil, 0, 0)
+	pg, err := w.engine.Pull(context.Background(), old, syncengine.PullRequest{})
 	if err != nil || len(pg.Changes) != 0 {
 		t.Errorf("a disabled person gets %d records, %v", len(pg.Changes), err)
 	}

@@ -25,6 +25,26 @@ const (
 // rowOverhead is what a change costs beside its fields, in bytes, for the budget of a page.
 const rowOverhead = 64
 
+// PullRequest says where a device stands and what it follows.
+type PullRequest struct {
+	// Cursor is that of the last page that the device has stored; empty = it has nothing.
+	Cursor []byte
+	// MaxBytes bounds the page's rows, roughly; 0 = DefaultPageBytes, at most MaxPageBytes; at least one row.
+	MaxBytes int
+	// After is a commit that the device was told of: it needs a checkpoint at or past it, even if nothing is new for it.
+	After uint64
+	// Profile names the schema's profile by which the device follows fewer kinds and months; "" = everything.
+	Profile string
+	// Sent are the creations that the device sent in this very call and can complete rows from, by record.
+	Sent map[satchel.ID]Sent
+}
+
+// Sent is how a creation that a device has just sent stands.
+type Sent struct {
+	Rev   uint64
+	Extra []byte // JSON object: what differs from what was sent, null = without the field; nil = nothing
+}
+
 // Page is a part of what changed for a person; see the proto.
 type Page struct {
 	Cursor        []byte // nil = unchanged
@@ -37,6 +57,28 @@ type Page struct {
 	Seq           uint64
 	Token         []byte
 	SchemaVersion int
+	// Repair, when set, is all that the page holds: the cursor cannot be continued.
+	Repair *RepairOrder
+	// Digest is what the device must hold; only at a checkpoint with all priorities settled.
+	Digest *Digest
+	// Forms is how rows look; nil = as the last page said, empty = every kind is shown whole.
+	Forms []Form
+	// FollowedMonths is, at a checkpoint, how many months of facts the device follows, this one included; 0 = all.
+	FollowedMonths int
+	// SettledPriority is, at a checkpoint, how many priorities are settled; 0 = all.
+	SettledPriority int
+}
+
+// RepairOrder sends a device to repair. Salvage: what it holds and the server does not is to be sent up first.
+type RepairOrder struct{ Salvage bool }
+
+// Digest is the count and the sum of H(record, rev), modulo 2^64, of what lies in buckets; see the proto.
+type Digest struct{ Count, Sum uint64 }
+
+// Form is how rows of a kind look for a person, as a hash; kinds that are shown whole have none.
+type Form struct {
+	Kind string
+	Form uint64
 }
 
 // DroppedKind is a kind that no longer comes by a bucket.
@@ -53,13 +95,18 @@ type RowChange struct {
 	Deleted bool
 	Author  satchel.ID
 	EventMS int64
+	// MergedInto is, of a tombstone, the record that it was merged into; zero = none.
+	MergedInto satchel.ID
+	// AsSent: the row is the creation that the device sent in this call, with Fields (nil = nothing) over it.
+	AsSent bool
 }
 
 // Pull gives the next page after a cursor (empty = the device has nothing), in one snapshot. A page brings what changed
 // in the complete buckets after the live place, then goes on filling the first incomplete bucket. Its rows take about
 // maxBytes (0 = DefaultPageBytes), at least one row. nil = nothing is newer than the cursor and after. A cursor that
 // this server did not give to this person is MALFORMED_CURSOR.
-func (e *Engine) Pull(ctx context.Context, p *satchel.Principal, sealed []byte, maxBytes int, after uint64) (*Page, error) {
+func (e *Engine) Pull(ctx context.Context, p *satchel.Principal, r PullRequest) (*Page, error) {
+	sealed, maxBytes, after := r.Cursor, r.MaxBytes, r.After
 	if maxBytes <= 0 {
 		maxBytes = DefaultPageBytes
 	}

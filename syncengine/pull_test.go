@@ -201,7 +201,7 @@ func TestS14APageSaysWhenTheOverlayCanGo(t *testing.T) {
 	// A write that leaves nothing in Ann's buckets still gets a checkpoint at or past its seq.
 	other := satchel.NewID()
 	v := ann.do(patch("account", other, 1, map[string]any{"remark": "no such account"}))
-	pg, err := w.engine.Pull(context.Background(), ann.who, ann.cursor, 0, v.Seq)
+	pg, err := w.engine.Pull(context.Background(), ann.who, syncengine.PullRequest{Cursor: ann.cursor, After: v.Seq})
 	if err != nil || pg == nil || !pg.Checkpoint || pg.Seq < v.Seq {
 		t.Fatalf("%+v %v", pg, err)
 	}
@@ -214,7 +214,7 @@ func TestS15AnIdlePullGivesNothing(t *testing.T) {
 	ann.pull()
 	ann.pull()
 	before := w.count(`SELECT pg_current_wal_lsn() - '0/0'::pg_lsn`)
-	pg, err := w.engine.Pull(context.Background(), ann.who, ann.cursor, 0, 0)
+	pg, err := w.engine.Pull(context.Background(), ann.who, syncengine.PullRequest{Cursor: ann.cursor})
 	if err != nil || pg != nil {
 		t.Fatalf("%+v %v", pg, err)
 	}
@@ -222,7 +222,7 @@ func TestS15AnIdlePullGivesNothing(t *testing.T) {
 		t.Logf("%d bytes of WAL, by other tests or by us", after-before)
 	}
 	cem.account("of another team") // moves the clock, nothing of Ann's
-	if pg, err := w.engine.Pull(context.Background(), ann.who, ann.cursor, 0, 0); err != nil || pg != nil {
+	if pg, err := w.engine.Pull(context.Background(), ann.who, syncengine.PullRequest{Cursor: ann.cursor}); err != nil || pg != nil {
 		t.Fatalf("%+v %v", pg, err)
 	}
 }
@@ -285,7 +285,7 @@ func TestACursorOfSomebodyElseIsMalformed(t *testing.T) {
 		"another person's": ann.cursor, "cut": ann.cursor[:len(ann.cursor)-1], "changed": append([]byte{ann.cursor[0] ^ 1}, ann.cursor[1:]...),
 		"noise": []byte("not a cursor at all, but long enough to be one"), "a token": ann.token,
 	} {
-		if _, err := w.engine.Pull(context.Background(), cem.who, cursor, 0, 0); satchel.ReasonOf(err) != satchel.ReasonMalformedCursor {
+		if _, err := w.engine.Pull(context.Background(), cem.who, syncengine.PullRequest{Cursor: cursor}); satchel.ReasonOf(err) != satchel.ReasonMalformedCursor {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -209,7 +209,8 @@ func (p *phone) mustDo(ops ...syncengine.Op) syncengine.Verdict {
 // page pulls one page and stages it; false = there is no more.
 func (p *phone) page() bool {
 	p.w.t.Helper()
-	pg, err := p.engine.Pull(context.Background(), p.w.principal(p.name, p.who.Device), p.cursor, p.bytes, p.seq)
+	pg, err := p.engine.Pull(context.Background(), p.w.principal(p.name, p.who.Device),
+		syncengine.PullRequest{Cursor: p.cursor, MaxBytes: p.bytes, After: p.seq})
 	if err != nil {
 		p.w.t.Fatal(err)
 	}

@@ -169,7 +169,7 @@ func visitsOf(t *testing.T, a *app.App, p *satchel.Principal) int {
 	seen := map[satchel.ID]bool{}
 	var cursor []byte
 	for range 1000 {
-		page, err := a.Engine.Pull(context.WithoutCancel(t.Context()), p, cursor, 0, 0)
+		page, err := a.Engine.Pull(context.WithoutCancel(t.Context()), p, syncengine.PullRequest{Cursor: cursor})
 		if err != nil {
 			t.Fatal(err)
 		}
