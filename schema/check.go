@@ -2,7 +2,6 @@ package schema
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -24,25 +23,29 @@ const maxPaths = 20
 // field ([satchel.ReasonUnknownField]), else of wrong values ([satchel.ReasonBadValue]), else nil. It says nothing of
 // who may write what, nor of what is missing; for that see access and [Kind.Invalid].
 func (k *Kind) CheckFields(fields map[string]any) *Problem {
-	names := slices.Sorted(maps.Keys(fields))
 	var unknown, wrong, why []string
-	for _, name := range names {
+	for name, given := range fields {
 		f := k.fields[name]
 		if f == nil {
 			unknown = append(unknown, name)
 			continue
 		}
-		if fields[name] == nil {
+		if given == nil {
 			continue
 		}
-		v, err := Canonical(f, fields[name])
+		v, err := Canonical(f, given)
 		if err != nil {
 			wrong = append(wrong, name)
 			why = append(why, name+": "+err.Error())
 			continue
 		}
-		fields[name] = v
+		if !same(v, given) {
+			fields[name] = v
+		}
 	}
+	slices.Sort(unknown)
+	slices.Sort(wrong)
+	slices.Sort(why)
 	if len(unknown) > 0 {
 		return &Problem{Reason: satchel.ReasonUnknownField, Paths: few(unknown),
 			Detail: fmt.Sprintf("%s has no such field; ask for the schema again", k.Name)}
@@ -51,6 +54,18 @@ func (k *Kind) CheckFields(fields map[string]any) *Problem {
 		return &Problem{Reason: satchel.ReasonBadValue, Paths: few(wrong), Detail: strings.Join(few(why), "; ")}
 	}
 	return nil
+}
+
+// same tells, of the values that Canonical gives back as they are, that this is one: those need not be stored again.
+func same(v, given any) bool {
+	switch v := v.(type) {
+	case string:
+		s, ok := given.(string)
+		return ok && s == v
+	case bool:
+		return true
+	}
+	return false
 }
 
 // Invalid looks at the record as a whole: required fields have a value, and every check of the kind holds. It tells of

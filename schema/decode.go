@@ -1,11 +1,12 @@
 package schema
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
+	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	satchel "github.com/satchel-sync/satchel"
@@ -35,7 +36,7 @@ func DecodeFields(raw []byte) (map[string]any, error) {
 	if !utf8.Valid(raw) {
 		return nil, badJSON(errors.New("must be UTF-8"), 0)
 	}
-	d := decoder{in: raw}
+	d := decoder{in: string(raw)} // one copy, of which the texts are parts
 	d.space()
 	if d.peek() != '{' {
 		return nil, badJSON(errors.New(errBadJSON), 0)
@@ -59,10 +60,25 @@ func badJSON(err error, at int) error {
 	return satchel.E(satchel.Invalid, satchel.ReasonBadValue, "fields, at byte %d: %v", at, err)
 }
 
-// decoder reads JSON (RFC 8259) from bytes that are UTF-8.
+// DecodeStored reads a JSON object that was stored: as [DecodeFields], without its limits, for what is stored was within
+// those of its day.
+func DecodeStored(raw []byte) (map[string]any, error) {
+	d := decoder{in: string(raw), stored: true}
+	if d.space(); d.peek() != '{' {
+		return nil, badJSON(errors.New(errBadJSON), 0)
+	}
+	v, err := d.object(1)
+	if err != nil {
+		return nil, badJSON(err, d.at)
+	}
+	return v, nil
+}
+
+// decoder reads JSON (RFC 8259) from a text that is UTF-8.
 type decoder struct {
-	in []byte
-	at int
+	in     string
+	at     int
+	stored bool // levels and numbers are not looked at
 }
 
 // peek gives the next byte, or 0 at the end; a 0 in the input is no JSON either.
@@ -106,7 +122,7 @@ func (d *decoder) value(depth int) (any, error) {
 
 // word reads a literal, if it stands here. What follows it is for the caller to judge.
 func (d *decoder) word(w string) bool {
-	if !bytes.HasPrefix(d.in[d.at:], []byte(w)) {
+	if !strings.HasPrefix(d.in[d.at:], w) {
 		return false
 	}
 	d.at += len(w)
@@ -149,7 +165,7 @@ func (d *decoder) list(depth int) ([]any, error) {
 
 // members reads what stands between two brackets, separated by commas.
 func (d *decoder) members(depth int, end byte, member func() error) error {
-	if depth > maxDepth {
+	if depth > maxDepth && !d.stored {
 		return fmt.Errorf("more than %d levels", maxDepth)
 	}
 	d.at++
@@ -175,59 +191,80 @@ func (d *decoder) members(depth int, end byte, member func() error) error {
 	}
 }
 
-// text reads a string. Escapes are looked at one by one before encoding/json resolves them, since it would replace
-// half a surrogate pair silently.
+// text reads a string. encoding/json is not asked, since it would replace half a surrogate pair silently.
 func (d *decoder) text() (string, error) {
-	start := d.at
-	escaped := false
-	for d.at++; d.at < len(d.in); d.at++ {
+	var out []byte // what stands before from, where there was an escape
+	d.at++
+	from := d.at
+	for d.at < len(d.in) {
 		switch c := d.in[d.at]; {
 		case c == '"':
 			d.at++
-			if !escaped {
-				return string(d.in[start+1 : d.at-1]), nil
+			if out == nil {
+				return d.in[from : d.at-1], nil
 			}
-			var s string
-			if err := json.Unmarshal(d.in[start:d.at], &s); err != nil {
-				return "", errors.New("a text has a wrong escape")
-			}
-			return s, nil
+			return string(append(out, d.in[from:d.at-1]...)), nil
 		case c < 0x20:
 			return "", errors.New("a control character stands in a text; escape it")
 		case c == '\\':
-			escaped = true
-			if err := d.escape(); err != nil {
+			if out == nil {
+				out = make([]byte, 0, max(2*(d.at-from), 64))
+			}
+			out = append(out, d.in[from:d.at]...)
+			var err error
+			if out, err = d.escape(out); err != nil {
 				return "", err
 			}
+			from = d.at
+		default:
+			d.at++
 		}
 	}
 	return "", errors.New("a text does not end")
 }
 
-// escape looks at the escape at the position and leaves the position on its last byte.
-func (d *decoder) escape() error {
-	if d.at++; d.peek() != 'u' {
-		return nil // json.Unmarshal knows the others
+// escape resolves the escape at the position, and leaves the position behind it.
+func (d *decoder) escape(out []byte) ([]byte, error) {
+	d.at++
+	c := d.peek()
+	d.at++
+	switch c {
+	case '"', '\\', '/':
+		return append(out, c), nil
+	case 'b':
+		return append(out, '\b'), nil
+	case 'f':
+		return append(out, '\f'), nil
+	case 'n':
+		return append(out, '\n'), nil
+	case 'r':
+		return append(out, '\r'), nil
+	case 't':
+		return append(out, '\t'), nil
+	case 'u':
+	default:
+		return out, errors.New("a text has a wrong escape")
 	}
-	switch r := d.hex(d.at + 1); {
+	r := d.hex(d.at)
+	switch {
 	case r < 0:
-		return errors.New("a text has a wrong escape")
+		return out, errors.New("a text has a wrong escape")
 	case r == 0:
-		return errors.New("a text must not hold the character NUL")
-	case r >= 0xDC00 && r <= 0xDFFF:
-		return errors.New("a text holds half of a surrogate pair")
-	case r >= 0xD800 && r <= 0xDBFF:
+		return out, errors.New("a text must not hold the character NUL")
+	case utf16.IsSurrogate(rune(r)):
 		low := -1
-		if d.at+6 < len(d.in) && d.in[d.at+5] == '\\' && d.in[d.at+6] == 'u' {
-			low = d.hex(d.at + 7)
+		if strings.HasPrefix(d.in[min(d.at+4, len(d.in)):], `\u`) {
+			low = d.hex(d.at + 6)
 		}
-		if low < 0xDC00 || low > 0xDFFF {
-			return errors.New("a text holds half of a surrogate pair")
+		pair := utf16.DecodeRune(rune(r), rune(low))
+		if pair == utf8.RuneError {
+			return out, errors.New("a text holds half of a surrogate pair")
 		}
-		d.at += 6
+		d.at += 10
+		return utf8.AppendRune(out, pair), nil
 	}
 	d.at += 4
-	return nil
+	return utf8.AppendRune(out, rune(r)), nil
 }
 
 // hex reads four hexadecimal digits; -1 = there are none.
@@ -236,7 +273,7 @@ func (d *decoder) hex(at int) int {
 		return -1
 	}
 	r := 0
-	for _, c := range d.in[at : at+4] {
+	for _, c := range []byte(d.in[at : at+4]) {
 		switch {
 		case c >= '0' && c <= '9':
 			c -= '0'
@@ -262,8 +299,20 @@ func (d *decoder) number() (json.Number, error) {
 		}
 		break
 	}
-	s := string(d.in[start:d.at])
+	s := d.in[start:d.at]
+	if d.stored || plainNumber(s) {
+		return json.Number(s), nil
+	}
 	return json.Number(s), checkNumber(s)
+}
+
+// plainNumber tells whether a text is a short number without an exponent, as nearly all are.
+func plainNumber(s string) bool {
+	if len(s) > 18 {
+		return false
+	}
+	whole, frac, point := strings.Cut(strings.TrimPrefix(s, "-"), ".")
+	return allDigits(whole) && (len(whole) == 1 || whole[0] != '0') && (!point || allDigits(frac))
 }
 
 // checkNumber refuses what is no number and what Postgres, which writes numbers out, would make long: 1e9000 is six

@@ -49,8 +49,8 @@ func Canonical(f *Field, v any) (any, error) {
 	case Decimal:
 		return canonicalDecimal(v)
 	case Boolean:
-		if b, ok := v.(bool); ok {
-			return b, nil
+		if _, ok := v.(bool); ok {
+			return v, nil
 		}
 		return nil, errors.New("must be true or false")
 	case Date:
@@ -59,17 +59,20 @@ func Canonical(f *Field, v any) (any, error) {
 		if err != nil || t.Year() < 1 {
 			return nil, errors.New("must be a date such as 2026-11-21")
 		}
-		return s, nil
+		return v, nil
 	case DateTime:
 		s, _ := v.(string)
 		t, err := time.Parse(time.RFC3339Nano, s)
 		if t = t.UTC(); err != nil || t.Year() < 1 || t.Year() > 9999 {
 			return nil, errors.New("must be RFC 3339 with a zone, such as 2026-11-21T08:00:00Z")
 		}
-		return t.Format(dateTime), nil
+		if out := t.AppendFormat(make([]byte, 0, len(dateTime)), dateTime); string(out) != s {
+			return string(out), nil
+		}
+		return v, nil // as it stands: a value that is boxed already need not be boxed again
 	case Choice:
 		if s, ok := v.(string); ok && slices.Contains(f.Choices, s) {
-			return s, nil
+			return v, nil
 		}
 		return nil, errors.New("must be one of " + strings.Join(f.Choices, ", "))
 	case Set:
@@ -79,6 +82,9 @@ func Canonical(f *Field, v any) (any, error) {
 		id, err := satchel.ParseID(s)
 		if err != nil || id.IsZero() {
 			return nil, errors.New("must be the id of a record, such as 01939f2c-0000-7000-8000-000000000000")
+		}
+		if text, err := id.MarshalText(); err == nil && string(text) == s {
+			return v, nil
 		}
 		return id.String(), nil
 	case Geo:
@@ -115,7 +121,7 @@ func canonicalText(f *Field, v any) (any, error) {
 	if f.Type == Text && strings.ContainsFunc(s, unicode.IsControl) {
 		return nil, errors.New("must be one line, without control characters")
 	}
-	return s, nil
+	return v, nil
 }
 
 // checkText refuses what Postgres cannot hold and what is too long.
@@ -131,11 +137,16 @@ func checkText(s string, limit int) error {
 	return nil
 }
 
+var errInteger = errors.New("must be a whole number of 64 bits")
+
 func canonicalInteger(v any) (any, error) {
-	wrong := errors.New("must be a whole number of 64 bits")
+	wrong := errInteger
 	s, ok := number(v)
 	if !ok {
 		return nil, wrong
+	}
+	if _, spelt := v.(json.Number); spelt && plainNumber(s) && s != "-0" && !strings.Contains(s, ".") {
+		return v, nil
 	}
 	n, ok := parseNumeral(s)
 	if !ok || !n.integral() || n.exponent.Cmp(big.NewInt(19)) > 0 {
@@ -152,6 +163,11 @@ func canonicalDecimal(v any) (any, error) {
 	s, ok := number(v)
 	if !ok {
 		return nil, errors.New("must be a number")
+	}
+	if _, spelt := v.(json.Number); spelt && plainNumber(s) && s != "-0" {
+		if _, frac, point := strings.Cut(s, "."); !point || len(frac) <= fracDigits && frac[len(frac)-1] != '0' {
+			return v, nil
+		}
 	}
 	n, ok := parseNumeral(s)
 	if !ok {

@@ -70,23 +70,12 @@ func texts(in []string) []any {
 
 // encodeJSON spells values as compact JSON, without the escapes that HTML would need.
 func encodeJSON(v any) (string, error) {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return "", err
-	}
-	return string(bytes.TrimRight(buf.Bytes(), "\n")), nil
+	out, err := schema.AppendJSON(make([]byte, 0, 512), v)
+	return string(out), err
 }
 
 // decodeObject reads a stored JSON object.
-func decodeObject(raw []byte) (map[string]any, error) {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	m := map[string]any{}
-	err := dec.Decode(&m)
-	return m, err
-}
+func decodeObject(raw []byte) (map[string]any, error) { return schema.DecodeStored(raw) }
 
 // encodeStamps spells stamps as {"path": [rev, at, "device", number]}.
 func encodeStamps(stamps map[string]schema.Stamp) string {
