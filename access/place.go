@@ -45,7 +45,7 @@ const OrgStem = "org"
 func Place(k *schema.Kind, r *schema.Record, parentOwner satchel.ID, d *Directory, zone *time.Location) []Bucket {
 	month := ""
 	if k.Fact {
-		month = time.UnixMilli(r.EventMS).In(zone).Format("2006-01")
+		month = time.UnixMilli(r.EventMS).In(zone).Format(monthForm)
 	}
 	owner := r.OwnerID(k)
 	out := make([]Bucket, 0, len(k.Buckets))

@@ -247,6 +247,47 @@ func (b *builder) role(p *packRole) {
 	}
 }
 
+func (b *builder) profile(name string, p packProfile) {
+	place := "profiles." + name
+	switch {
+	case !nameForm.MatchString(name):
+		b.bad("profiles", "the name %q must be 1 to 63 of a-z, 0-9 and _, and begin with a letter", name)
+		return
+	case name == FullProfile:
+		b.bad(place, "every pack has this profile, with all kinds and months; give yours another name")
+		return
+	}
+	f := &Profile{Name: name}
+	b.schema.profiles[name] = f
+	if p.Months != nil {
+		if f.Months = *p.Months; f.Months < 1 || f.Months > maxMonths {
+			b.bad(place, "months must be 1 to %d, this one included; leave the line out for all", maxMonths)
+		}
+	}
+	if p.Kinds == nil {
+		return
+	}
+	f.Kinds = []string{}
+	for _, kind := range *p.Kinds {
+		switch {
+		case b.schema.kinds[kind] == nil:
+			b.bad(place+".kinds", "the kind %q is no kind of this pack", kind)
+		case slices.Contains(f.Kinds, kind):
+			b.bad(place+".kinds", "the kind %q stands twice; take one out", kind)
+		}
+		f.Kinds = append(f.Kinds, kind)
+	}
+	slices.Sort(f.Kinds)
+	if len(f.Kinds) == 0 {
+		b.bad(place+".kinds", "names no kind; leave the line out for all")
+	}
+	for _, kind := range b.schema.names {
+		if b.schema.kinds[kind].Copies && !slices.Contains(f.Kinds, kind) {
+			b.bad(place+".kinds", "must hold %s: there a person finds what was refused and what lost", kind)
+		}
+	}
+}
+
 func (b *builder) rule(p *packRule) {
 	place := "rules." + p.Name
 	r := &Rule{Name: p.Name, Kind: p.Kind, Anchor: p.Anchor, Notify: p.Notify, Template: p.Template}

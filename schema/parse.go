@@ -32,6 +32,8 @@ const (
 	maxKinds    = 200
 	maxFields   = 200 // of one kind
 	maxBuckets  = 8   // of one kind
+	maxProfiles = 20
+	maxMonths   = 1200
 	maxTemplate = 200 // characters
 	maxProblems = 20  // reported at once
 )
@@ -39,12 +41,17 @@ const (
 // The YAML form of a pack.
 type (
 	packFile struct {
-		Version   int                 `yaml:"version"`
-		Kinds     []packKind          `yaml:"kinds"`
-		Roles     []packRole          `yaml:"roles"`
-		Rules     []packRule          `yaml:"rules"`
-		Flows     []packFlow          `yaml:"flows"`
-		Templates map[string]packText `yaml:"templates"`
+		Version   int                    `yaml:"version"`
+		Kinds     []packKind             `yaml:"kinds"`
+		Roles     []packRole             `yaml:"roles"`
+		Profiles  map[string]packProfile `yaml:"profiles"`
+		Rules     []packRule             `yaml:"rules"`
+		Flows     []packFlow             `yaml:"flows"`
+		Templates map[string]packText    `yaml:"templates"`
+	}
+	packProfile struct {
+		Kinds  *[]string `yaml:"kinds"`
+		Months *int      `yaml:"months"`
 	}
 	packText struct {
 		ZH string `yaml:"zh"`
@@ -123,7 +130,8 @@ func Parse(pack []byte) (*Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := builder{schema: &Schema{Version: p.Version, kinds: map[string]*Kind{}, roles: map[string]*Role{}, Templates: map[string]Template{}}}
+	b := builder{schema: &Schema{Version: p.Version, kinds: map[string]*Kind{}, roles: map[string]*Role{}, profiles: map[string]*Profile{},
+		Templates: map[string]Template{}}}
 	b.build(p)
 	if len(b.problems) > 0 {
 		return nil, fmt.Errorf("schema: %w", errors.Join(b.problems...))
@@ -248,6 +256,12 @@ func (b *builder) build(p *packFile) {
 		if b.named("roles", p.Roles[i].Name, i, b.schema.roles[p.Roles[i].Name] != nil) {
 			b.role(&p.Roles[i])
 		}
+	}
+	if len(p.Profiles) > maxProfiles {
+		b.bad("profiles", "a pack has at most %d profiles, this one has %d", maxProfiles, len(p.Profiles))
+	}
+	for name, f := range p.Profiles {
+		b.profile(name, f)
 	}
 	names := map[string]bool{}
 	for i := range p.Rules {

@@ -1,6 +1,7 @@
 package schema_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,6 +39,9 @@ roles:
     rights: [directory.manage]
     kinds:
       deal: {read: team, create: true, update: own, fields: {amount: hidden}}
+profiles:
+  small: {kinds: [person, deal], months: 3}
+  whole: {}
 rules:
   - {name: due, kind: deal, anchor: due_at, offset: "-1d12h", notify: boss, when: "has(new.amount)", template: due}
 flows:
@@ -65,6 +69,17 @@ func TestASmallPackIsReadInFull(t *testing.T) {
 	}
 	if got := s.Rules[0].OffsetMS; got != -36*3_600_000 {
 		t.Errorf("-1d12h is %d ms", got)
+	}
+	if p := s.Profile("small"); p == nil || p.Months != 3 || !slices.Equal(p.Kinds, []string{"deal", "person"}) {
+		t.Errorf("the profile small is %+v", p)
+	}
+	for _, name := range []string{"", schema.FullProfile, "whole"} {
+		if p := s.Profile(name); p == nil || p.Months != 0 || p.Kinds != nil {
+			t.Errorf("the profile %q is %+v", name, p)
+		}
+	}
+	if want := []string{"full", "small", "whole"}; s.Profile("tiny") != nil || !slices.Equal(s.Profiles(), want) {
+		t.Errorf("profiles %v, want %v", s.Profiles(), want)
 	}
 	if got := s.Flows[0].Limit; got != "100000" {
 		t.Errorf("limit 1e5 is kept as %q", got)
@@ -126,6 +141,14 @@ func TestWhatIsWrongInAPackIsNamedWithItsPlace(t *testing.T) {
 		{"an unknown scope", "read: team", "read: galaxy", "roles.rep.kinds.deal", `unknown scope "galaxy"`},
 		{"an update beyond what is read", "update: own", "update: all", "roles.rep.kinds.deal", "further than read"},
 		{"a right of a wrong form", "[directory.manage]", "[everything]", "roles.rep", "must look like"},
+		{"a profile of an unknown kind", "kinds: [person, deal]", "kinds: [person, lead]", "profiles.small.kinds", `the kind "lead"`},
+		{"a profile with a kind twice", "kinds: [person, deal]", "kinds: [person, person]", "profiles.small.kinds", "stands twice"},
+		{"a profile without kinds", "kinds: [person, deal]", "kinds: []", "profiles.small.kinds", "names no kind"},
+		{"a profile of no months", "months: 3", "months: 0", "profiles.small", "1 to 1200"},
+		{"a profile of too many months", "months: 3", "months: 1201", "profiles.small", "1 to 1200"},
+		{"a profile with the name of the full one", "whole: {}", "full: {}", "profiles.full", "every pack has this profile"},
+		{"a profile with a capital", "whole: {}", "Whole: {}", "profiles", `the name "Whole"`},
+		{"a profile without what was refused", "{name: name, type: text, label: {zh: 姓名, en: Name}}\n", "{name: items, type: json, label: {zh: 姓名, en: Name}}\n    copies: true\n", "profiles.small.kinds", "must hold person"},
 		{"a rule over no kind", "name: due, kind: deal", "name: due, kind: lead", "rules.due", `the kind "lead"`},
 		{"an anchor that is no time", "anchor: due_at", "anchor: amount", "rules.due", "datetime or date"},
 		{"an offset of a wrong form", `"-1d12h"`, `"soon"`, "rules.due", `"-1h"`},
@@ -146,6 +169,9 @@ func TestWhatIsWrongInAPackIsNamedWithItsPlace(t *testing.T) {
 			in := strings.Replace(small, c.old, c.new, 1)
 			if c.name == "a group with the name of a field" {
 				in = strings.ReplaceAll(small, c.old, c.new)
+			}
+			if c.name == "a profile without what was refused" {
+				in = strings.Replace(in, "kinds: [person, deal]", "kinds: [deal]", 1)
 			}
 			if in == small {
 				t.Fatalf("the pack does not hold %q", c.old)

@@ -155,6 +155,17 @@ type Role struct {
 	Kinds  map[string]KindGrant
 }
 
+// FullProfile is the profile that every schema has: all kinds, all months. A device that names none has it.
+const FullProfile = "full"
+
+// Profile says which part of what is a person's a device follows (S13): a phone with little room, or a mini-program,
+// takes fewer kinds and months. It takes no right away.
+type Profile struct {
+	Name   string
+	Kinds  []string // sorted; nil = all
+	Months int      // of facts, the current one included; 0 = all
+}
+
 // Rule is an IF-THEN rule of the pack: at Anchor + Offset of a record that satisfies When, its owner gets a notice.
 type Rule struct {
 	Name     string
@@ -193,9 +204,10 @@ type Schema struct {
 	// Templates are the texts of notices by key. They never hold customer data. The map must not be changed.
 	Templates map[string]Template
 
-	kinds map[string]*Kind
-	names []string
-	roles map[string]*Role
+	kinds    map[string]*Kind
+	names    []string
+	roles    map[string]*Role
+	profiles map[string]*Profile
 }
 
 // Kind gives the kind of that name, or nil.
@@ -211,6 +223,24 @@ func (s *Schema) Role(name string) *Role { return s.roles[name] }
 func (s *Schema) Roles() []string {
 	names := make([]string, 0, len(s.roles))
 	for name := range s.roles {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Profile gives the profile of that name, or nil; "" and [FullProfile] give the full one.
+func (s *Schema) Profile(name string) *Profile {
+	if name == "" || name == FullProfile {
+		return &Profile{Name: FullProfile}
+	}
+	return s.profiles[name]
+}
+
+// Profiles gives the names of all profiles, sorted, the full one included.
+func (s *Schema) Profiles() []string {
+	names := []string{FullProfile}
+	for name := range s.profiles {
 		names = append(names, name)
 	}
 	slices.Sort(names)
