@@ -15,9 +15,10 @@ ALTER TABLE lane
     ADD COLUMN repaired_at timestamptz;
 
 -- A mutation that did not take effect as it was sent: refused, conflicting, not understood, or waiting (waits_for) for a
--- record whose creation was refused. It can be tried again, edited or discarded. mutation is null where the bytes are
--- none; then bytes has them. state: open, applied, discarded. tries counts tries to apply it again: each has a key of
--- its own in ledger_source. Closed ones are kept 35 days. Written by syncengine.
+-- record whose creation was refused. It can be tried again, edited or discarded. mutation is null where it cannot be
+-- JSON for Postgres; then bytes has it, but of an envelope, whose bytes are on the device. state: open, applied,
+-- discarded. tries counts tries to apply it again: each has a key of its own in ledger_source. Closed ones are kept 35
+-- days. Written by syncengine.
 CREATE TABLE kept (
     org_id     uuid   NOT NULL,
     device_id  uuid   NOT NULL,
@@ -39,6 +40,13 @@ CREATE TABLE kept (
 );
 CREATE INDEX kept_waits ON kept (org_id, waits_for, device_id, number) WHERE waits_for IS NOT NULL AND state = 'open';
 CREATE INDEX kept_at ON kept (org_id, at, device_id, number);
+CREATE INDEX kept_unsupported ON kept (org_id, device_id, number) WHERE status = 'UNSUPPORTED' AND state = 'open';
+
+-- The device that this one was: its person signed in anew after it was revoked, with the same installation. What was
+-- applied under the old one is known by its random id. Written by identity.
+ALTER TABLE device ADD COLUMN was uuid;
+CREATE OR REPLACE VIEW directory_device AS
+    SELECT org_id, id, revoked_at IS NOT NULL AS revoked, person_id, was FROM device;
 
 -- What waited so far waits in kept from now on.
 INSERT INTO kept (org_id, device_id, number, id, person_id, mutation, verdict, status, waits_for, event_ms, at)
@@ -82,19 +90,37 @@ CREATE TABLE line (
 );
 
 -- open_epoch begins a new epoch in every organisation: what devices know beyond the cut is of another line. An epoch is
--- the number of 4 minutes since 2026 began, or one more than the last: two restores of one backup open two. Rights
--- and numbers of buckets jump with it, so that none of the dead line is taken for one of this.
+-- the number of 4 minutes since 2026 began, or one more than the last, and more than above (an epoch that a device has
+-- seen). Rights and numbers of buckets jump with it, so that none of the dead line is taken for one of this; opened_at
+-- tells the servers to forget what they know.
 -- +goose StatementBegin
-CREATE FUNCTION satchel_open_epoch() RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION satchel_open_epoch(above bigint DEFAULT 0) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE org_clock c SET
         cuts = c.cuts || jsonb_build_array(jsonb_build_object('epoch', c.seq >> 40, 'cut', c.seq, 'at', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)),
         seq = e.epoch << 40,
         rights = greatest(c.rights + 1, e.epoch << 24),
         buckets = greatest(c.buckets + 1, e.epoch << 20)
-    FROM (SELECT o.org_id, greatest((o.seq >> 40) + 1, floor((extract(epoch FROM clock_timestamp()) - 1767225600) / 240)::bigint) AS epoch
+    FROM (SELECT o.org_id, greatest((o.seq >> 40) + 1, above + 1,
+            floor((extract(epoch FROM clock_timestamp()) - 1767225600) / 240)::bigint) AS epoch
           FROM org_clock o) e
     WHERE e.org_id = c.org_id;
+    UPDATE line SET opened_at = clock_timestamp();
+END
+$$;
+-- +goose StatementEnd
+
+-- open_epoch_seen opens an epoch because somebody has proved that he knows the commit seen, which this database does
+-- not have: it was restored from a disk snapshot, and nobody said so. It is false when an epoch was opened meanwhile.
+-- +goose StatementBegin
+CREATE FUNCTION satchel_open_epoch_seen(org uuid, seen bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    LOCK TABLE line IN EXCLUSIVE MODE;
+    IF EXISTS (SELECT 1 FROM org_clock c WHERE c.org_id = org AND (c.seq >= seen OR c.seq >> 40 > seen >> 40)) THEN
+        RETURN false;
+    END IF;
+    PERFORM satchel_open_epoch(seen >> 40);
+    RETURN true;
 END
 $$;
 -- +goose StatementEnd
@@ -106,7 +132,7 @@ CREATE FUNCTION satchel_check_line() RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     sys bigint;
     tl  bigint;
-    was line;
+    was record;
 BEGIN
     IF pg_is_in_recovery() THEN
         RETURN false;
@@ -132,3 +158,5 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
+
+SELECT satchel_check_line();

@@ -204,7 +204,7 @@ func (a *attempt) create(ctx context.Context, k *schema.Kind, r *row, op Op) err
 	if k.Owner != "" && fields[k.Owner] == nil && !a.b.person.IsZero() {
 		fields[k.Owner] = a.b.person.String()
 	}
-	rec, p := schema.New(k, op.Record, a.b.person, a.firstRev(), a.editOf(op, fields))
+	rec, p := schema.New(k, op.Record, a.b.person, a.firstRev(), a.editOf(nil, op, fields))
 	if p != nil {
 		return problem(p)
 	}
@@ -400,7 +400,7 @@ func (a *attempt) delete(k *schema.Kind, r *row, op Op) error {
 	if err := a.guarded(k, r.rec, nil); err != nil {
 		return err
 	}
-	got := schema.MergeDelete(k, r.rec, a.editOf(op, nil))
+	got := schema.MergeDelete(k, r.rec, a.editOf(r, op, nil))
 	if got.Conflicted {
 		a.worst(Conflicted, satchel.ReasonConcurrent)
 		a.lost = append(a.lost, lostValue{to: a.b.person, record: r.rec.ID, kind: k.Name, action: Delete})

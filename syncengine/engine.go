@@ -54,7 +54,9 @@ type Engine struct {
 	grants map[string]*grantsEntry
 	follow map[followKey][]followed
 	views  map[viewKey]*cursor.View
-	nums   map[bucketKey]int64 // committed numbers of buckets, which never change
+	nums   map[bucketKey]int64   // committed numbers of buckets, which never change in an epoch
+	seqs   map[satchel.ID]uint64 // the clock's seq as it was read last
+	lineAt time.Time             // when the database's line began, as it was read last; zero = not yet
 }
 
 // cacheLimit bounds each of the engine's caches, in entries; a full cache is emptied.
@@ -80,7 +82,7 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{
 		cfg: cfg, commands: map[string]CommandFunc{}, waiters: newWaiters(),
 		orgs: map[satchel.ID]*org{}, grants: map[string]*grantsEntry{},
-		follow: map[followKey][]followed{}, views: map[viewKey]*cursor.View{}, nums: map[bucketKey]int64{},
+		follow: map[followKey][]followed{}, views: map[viewKey]*cursor.View{}, nums: map[bucketKey]int64{}, seqs: map[satchel.ID]uint64{},
 	}, nil
 }
 
@@ -94,14 +96,23 @@ func (e *Engine) Observe(fn Observer) { e.observers = append(e.observers, fn) }
 // Guard registers what may refuse edits and deletions; all are asked. Not safe for concurrent use with Apply.
 func (e *Engine) Guard(fn GuardFunc) { e.guards = append(e.guards, fn) }
 
-// Run wakes the waiters of this replica for what other replicas commit, until ctx ends.
+// lineEvery is how often a replica asks whether the database is still on the line that it knows.
+const lineEvery = time.Second
+
+// Run wakes the waiters of this replica for what other replicas commit, and watches the database's line, until ctx ends.
 func (e *Engine) Run(ctx context.Context) error {
-	tick := time.NewTicker(e.cfg.PollEvery)
+	tick, line := time.NewTicker(e.cfg.PollEvery), time.NewTicker(lineEvery)
 	defer tick.Stop()
+	defer line.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-line.C:
+			if err := e.watchLine(ctx); err != nil && ctx.Err() == nil {
+				e.cfg.Logger.Warn("syncengine: could not ask for the database's line", "error", err)
+			}
+			continue
 		case <-tick.C:
 		}
 		if err := e.pollOthers(ctx); err != nil && ctx.Err() == nil {
@@ -131,6 +142,18 @@ type clock struct {
 	Seq, Rights, Buckets uint64
 	SchemaVersion        int
 	Key                  []byte
+	Horizon              uint64 // the highest seq whose tombstones are gone
+	Cuts                 []Cut  // where the older epochs ended, oldest first
+}
+
+// scan reads the columns clockColumns, and more behind them.
+func (c *clock) scan(r pgx.Row, more ...any) error {
+	var cuts []byte
+	err := r.Scan(append([]any{&c.Seq, &c.Rights, &c.Buckets, &c.SchemaVersion, &c.Key, &c.Horizon, &cuts}, more...)...)
+	if err == nil {
+		c.Cuts, err = readCuts(cuts)
+	}
+	return err
 }
 
 // org is what the engine knows of an organisation at one count of rights and one schema version; immutable.
@@ -151,6 +174,7 @@ type querier interface {
 
 // org gives the organisation as it stands at the clock that the caller has read.
 func (e *Engine) org(ctx context.Context, q querier, id satchel.ID, c clock) (*org, error) {
+	e.notice(id, c)
 	e.mu.Lock()
 	o := e.orgs[id]
 	e.mu.Unlock()
@@ -252,7 +276,7 @@ func (o *org) roles(person satchel.ID) []string {
 
 func readClock(ctx context.Context, q querier, id satchel.ID) (clock, error) {
 	var c clock
-	err := q.QueryRow(ctx, sqlClock, id).Scan(&c.Seq, &c.Rights, &c.Buckets, &c.SchemaVersion, &c.Key)
+	err := c.scan(q.QueryRow(ctx, sqlClock, id))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return c, satchel.E(satchel.NotFound, satchel.ReasonNotFound, "no such organisation")
 	}

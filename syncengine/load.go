@@ -181,7 +181,7 @@ func (b *batch) readLoad(res pgx.BatchResults) error {
 	}
 	c := &b.clock
 	var revoked bool
-	err := res.QueryRow().Scan(&c.Seq, &c.Rights, &c.Buckets, &c.SchemaVersion, &c.Key, &revoked)
+	err := c.scan(res.QueryRow(), &revoked)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return satchel.E(satchel.NotFound, satchel.ReasonNotFound, "no such organisation")
 	}

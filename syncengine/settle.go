@@ -66,7 +66,15 @@ type parkedRow struct {
 	at     int64 // event time, which the clock pairs of its call gave
 }
 
-func (a *attempt) editOf(op Op, fields map[string]any) schema.Edit {
+// editOf makes the merge's edit of an op. What the device showed of a line of the log that is gone counts as never seen
+// (S18): it is enough to ask whether the base is above the rev that stands. Where the record was changed since the
+// restore, its rev has the bits of the running epoch, above every rev of the lost line; what is still below the base was
+// there before the restore, and the device saw it or what came after it. Where it was not changed since, a base above the
+// standing rev can only be of the lost line.
+func (a *attempt) editOf(r *row, op Op, fields map[string]any) schema.Edit {
+	if r != nil && op.BaseRev > r.rec.Rev {
+		op.BaseRev = 0
+	}
 	return schema.Edit{Base: op.BaseRev, At: a.at, Device: a.b.device, Number: a.m.Number,
 		Was: a.b.lane.was, WasBelow: a.b.lane.wasBelow, Fields: fields}
 }
@@ -76,7 +84,7 @@ func (a *attempt) edit(k *schema.Kind, r *row, op Op, fields map[string]any, set
 	if err := a.guarded(k, r.rec, touched(fields, sets, incs)); err != nil {
 		return err
 	}
-	e := a.editOf(op, fields)
+	e := a.editOf(r, op, fields)
 	e.Sets, e.Increments = sets, incs
 	got, p := schema.Merge(k, r.rec, e)
 	if p != nil {

@@ -2,12 +2,14 @@ package syncengine
 
 // The statements of the engine, by the step of the flow that sends them. Each fixes one org_id.
 
+const clockColumns = `seq, rights, buckets, schema_version, cursor_key, horizon, cuts`
+
 const sqlClock = `-- syncengine.Clock
-SELECT seq, rights, buckets, schema_version, cursor_key FROM org_clock WHERE org_id = $1`
+SELECT ` + clockColumns + ` FROM org_clock WHERE org_id = $1`
 
 // The clock for a batch of the device $2; it is read behind the lane's lock, which a revocation takes too.
 const sqlDeviceClock = `-- syncengine.DeviceClock
-SELECT seq, rights, buckets, schema_version, cursor_key,
+SELECT ` + clockColumns + `,
   coalesce((SELECT d.revoked FROM directory_device d WHERE d.org_id = $1 AND d.id = $2), false)
 FROM org_clock WHERE org_id = $1`
 

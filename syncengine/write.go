@@ -38,9 +38,10 @@ type headRows struct {
 
 func (h *headRows) len() int { return len(h.buckets) }
 
-// bucketKey is a bucket of an organisation.
+// bucketKey is a bucket of an organisation in an epoch: a restored database may give the number to another.
 type bucketKey struct {
 	org    satchel.ID
+	epoch  uint64
 	bucket access.Bucket
 }
 
@@ -109,7 +110,7 @@ func (b *batch) bucketNumbers(ctx context.Context) (map[access.Bucket]int64, err
 		}
 		b.e.mu.Lock()
 		defer b.e.mu.Unlock()
-		num, ok := b.e.nums[bucketKey{b.orgID, p}]
+		num, ok := b.e.nums[bucketKey{b.orgID, b.clock.epoch(), p}]
 		if ok {
 			nums[p] = num
 		}
@@ -143,7 +144,7 @@ func (b *batch) bucketNumbers(ctx context.Context) (map[access.Bucket]int64, err
 			nums[p] = num
 			delete(missing, p)
 			b.e.mu.Lock()
-			put(b.e.nums, bucketKey{b.orgID, p}, num)
+			put(b.e.nums, bucketKey{b.orgID, b.clock.epoch(), p}, num)
 			b.e.mu.Unlock()
 			return nil
 		})

@@ -14,6 +14,7 @@ import (
 	"github.com/satchel-sync/satchel/internal/devpg"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/migrations"
+	"github.com/satchel-sync/satchel/syncengine"
 )
 
 // databaseFlags say where the database is.
@@ -53,7 +54,7 @@ func (f *databaseFlags) open(ctx context.Context, log io.Writer) (*database, err
 		return nil, usagef("--db-conns: at least 2, got %d", f.DBConns)
 	}
 	var err error
-	db.pool, err = pg.Open(ctx, url, pg.Options{MaxConns: f.DBConns, PgBouncer: f.PgBouncer})
+	db.pool, err = pg.Open(ctx, url, pg.Options{MaxConns: f.DBConns, PgBouncer: f.PgBouncer, OnConnect: syncengine.CheckLine})
 	if errors.Is(err, pg.ErrPooled) {
 		db.close()
 		return nil, usagef("DATABASE_URL leads through PgBouncer or another pooler: say so by --pgbouncer (SATCHEL_PGBOUNCER=true), " +

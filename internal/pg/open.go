@@ -32,6 +32,8 @@ type Options struct {
 	// name, and the limits are set inside each [Tx] rather than once per connection. A statement outside a
 	// transaction then has the limits that the role has (ALTER ROLE … SET lock_timeout …).
 	PgBouncer bool
+	// OnConnect, where not nil, runs on every new connection before anything else; its error closes the connection.
+	OnConnect func(ctx context.Context, conn *pgx.Conn) error
 	// Dial replaces the way to the server; nil means TCP with keep-alives, or a Unix socket.
 	Dial pgconn.DialFunc
 }
@@ -125,10 +127,13 @@ func Config(url string, o Options) (*pgxpool.Config, error) {
 		c.RuntimeParams["tcp_keepalives_count"] = "3"
 	}
 	c.OnNotice = keepWarning
-	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		registerID(conn.TypeMap())
 		conn.PgConn().CustomData()[stateKey] = &connState{limits: limits}
-		return nil
+		if o.OnConnect == nil {
+			return nil
+		}
+		return o.OnConnect(ctx, conn)
 	}
 	return cfg, nil
 }

@@ -1,0 +1,192 @@
+package syncengine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/internal/pg"
+	"github.com/satchel-sync/satchel/syncengine/cursor"
+)
+
+// Epochs (S18). A database that was restored, or a standby that was promoted, has lost commits that devices know of. It
+// begins a new epoch, the high bits of every seq and of every rev made since, so that no number of the line that is gone
+// is ever taken for one of this line.
+
+// Cut is where an older epoch ended on this line of the log.
+type Cut struct {
+	Epoch uint64 `json:"epoch"`
+	Cut   uint64 `json:"cut"` // the last seq of that epoch that this database has
+	AtMS  int64  `json:"at"`  // when the next epoch was opened
+}
+
+// Lost says what a restored database has lost of what a device was told; see the directive Restored in the proto.
+type Lost struct {
+	AfterSeq uint64 // what was acknowledged up to this commit is there
+	Expected uint64 // the number that the server expects next from the device
+	Seq      uint64 // the commit number of now
+}
+
+// epoch is that of the clock.
+func (c clock) epoch() uint64 { return c.Seq >> epochShift }
+
+// reaches tells whether a commit that somebody was told of is on this line: false = it is beyond the cut of its epoch, of
+// an epoch that this line does not have, or above the clock.
+func (c clock) reaches(live uint64) bool { return live <= c.common(live) }
+
+// common gives the last commit of this line that a device that has seen a commit can know.
+func (c clock) common(seen uint64) uint64 {
+	epoch := seen >> epochShift
+	if c.epoch() <= epoch {
+		return c.Seq
+	}
+	for i := len(c.Cuts) - 1; i >= 0; i-- { // they rise
+		if c.Cuts[i].Epoch <= epoch {
+			return c.Cuts[i].Cut
+		}
+	}
+	return 0
+}
+
+// readCuts reads the column cuts, which is nearly always empty.
+func readCuts(raw []byte) (cuts []Cut, err error) {
+	if len(raw) > len("[]") {
+		err = json.Unmarshal(raw, &cuts)
+	}
+	return cuts, err
+}
+
+const sqlCheckLine = `-- syncengine.CheckLine
+SELECT satchel_check_line()`
+
+// CheckLine opens a new epoch where the database of the connection is on another line of the log than the one that it
+// was on: restored from a backup, or a standby that was promoted. It runs on every new connection before the first
+// statement (pg.Options.OnConnect). A database that is not migrated so far has nothing to compare.
+func CheckLine(ctx context.Context, conn *pgx.Conn) error {
+	var opened bool
+	err := conn.QueryRow(ctx, sqlCheckLine, pgx.QueryExecModeExec).Scan(&opened)
+	if missing, ok := errors.AsType[*pgconn.PgError](err); ok && missing.Code == "42883" {
+		return nil
+	}
+	return err
+}
+
+const sqlWatchLine = `-- syncengine.WatchLine
+SELECT satchel_check_line(), coalesce((SELECT opened_at FROM line), 'epoch')`
+
+// watchLine checks the line as CheckLine does, for a pool without that hook and behind a pooler, and forgets everything
+// when another server, or an operator, has opened an epoch.
+func (e *Engine) watchLine(ctx context.Context) error {
+	var opened bool
+	var at time.Time
+	if err := e.cfg.Pool.QueryRow(ctx, sqlWatchLine).Scan(&opened, &at); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	known := e.lineAt
+	e.lineAt = at
+	e.mu.Unlock()
+	if opened || !known.IsZero() && !known.Equal(at) {
+		e.cfg.Logger.Warn("syncengine: the database was restored or promoted; a new epoch has begun")
+		e.forget()
+	}
+	return nil
+}
+
+const sqlOpenEpoch = `-- syncengine.OpenEpoch
+SELECT satchel_open_epoch()`
+
+// OpenEpoch opens a new epoch in every organisation, for an operator who has restored the database from a snapshot of its
+// disk: that shows in nothing (`satchel restored`). To do it without need costs each device a look at its rights.
+func (e *Engine) OpenEpoch(ctx context.Context) error {
+	_, err := e.cfg.Pool.Exec(ctx, sqlOpenEpoch)
+	if err != nil {
+		return pg.ToError(err)
+	}
+	e.cfg.Logger.Warn("syncengine: a new epoch has begun, by hand")
+	e.forget()
+	return nil
+}
+
+const sqlOpenEpochSeen = `-- syncengine.OpenEpochSeen
+SELECT satchel_open_epoch_seen($1, $2)`
+
+const sqlExpected = `-- syncengine.Expected
+SELECT coalesce(s.next, l.next) FROM lane l LEFT JOIN lane s ON s.org_id = $1 AND s.device_id = l.successor
+WHERE l.org_id = $1 AND l.device_id = $2`
+
+// Restored tells what this database has lost of what the device was told: seen is the highest commit that it was told of
+// (0 = none). nil = nothing. It is asked before Apply; when it is not nil, the answer has the directive only.
+//
+// Where the device has seen a commit of the running epoch that the clock has not reached, the database was restored and
+// nobody noticed. The cursor, which is signed, is the proof by which a new epoch is opened at once for all. A number that
+// nothing proves opens none (anybody could send one): the device offers again what is above the clock.
+//
+// The usual answer costs no look at the database: what this server knew of the clock last is at or past seen. That may be
+// an epoch late for one call. Nothing wrong comes of it: a number that this line does not expect is not applied, a rev of
+// the other line counts as never seen, and the page says repair.
+func (e *Engine) Restored(ctx context.Context, p *satchel.Principal, seen uint64, sealed []byte) (*Lost, error) {
+	e.mu.Lock()
+	known := e.seqs[p.Org]
+	e.mu.Unlock()
+	if seen == 0 || seen <= known && seen>>epochShift == known>>epochShift {
+		return nil, nil
+	}
+	c, err := readClock(ctx, e.cfg.Pool, p.Org)
+	if err != nil {
+		return nil, pg.ToError(err)
+	}
+	e.notice(p.Org, c)
+	if c.reaches(seen) {
+		return nil, nil
+	}
+	lost := &Lost{AfterSeq: c.common(seen)}
+	if cur, ok := cursor.Open(c.Key, p.Person, sealed); ok && cur.Live > c.Seq {
+		var opened bool
+		if err := e.cfg.Pool.QueryRow(ctx, sqlOpenEpochSeen, p.Org, int64(cur.Live)).Scan(&opened); err != nil {
+			return nil, pg.ToError(err)
+		}
+		if opened {
+			e.cfg.Logger.Error("syncengine: a device knows commits that the database does not have: it was restored without a word; a new epoch has begun", "org", p.Org)
+			e.forget()
+		}
+		if c, err = readClock(ctx, e.cfg.Pool, p.Org); err != nil {
+			return nil, pg.ToError(err)
+		}
+		lost.AfterSeq = min(c.common(seen), c.common(cur.Live))
+	}
+	lost.Seq, lost.Expected = c.Seq, 1
+	err = e.cfg.Pool.QueryRow(ctx, sqlExpected, p.Org, p.Device).Scan(&lost.Expected)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return nil, pg.ToError(err)
+	}
+	return lost, nil
+}
+
+// notice takes note of a clock that was read. A new epoch means that what this server knows is of a line that is gone.
+func (e *Engine) notice(id satchel.ID, c clock) {
+	e.mu.Lock()
+	known, ok := e.seqs[id]
+	put(e.seqs, id, c.Seq)
+	e.mu.Unlock()
+	if ok && known>>epochShift != c.epoch() {
+		e.forget()
+	}
+}
+
+// forget empties the caches: views and buckets that were known may not be in this database.
+func (e *Engine) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	clear(e.orgs)
+	clear(e.grants)
+	clear(e.follow)
+	clear(e.views)
+	clear(e.nums)
+	clear(e.seqs)
+}
