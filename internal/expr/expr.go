@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/common/ast"
 )
 
 // costLimit bounds one evaluation, in CEL's cost units; a condition over a record of 200 fields stays far below.
@@ -19,6 +20,7 @@ const maxLength = 4_000
 type Condition struct {
 	source  string
 	program cel.Program
+	fields  map[string][]string // by variable: the fields that it asks for; a variable that it uses as a whole is not in it
 }
 
 // Compile checks and compiles a condition over the named variables, each a map of field to value. The error says
@@ -35,18 +37,18 @@ func Compile(source string, variables ...string) (*Condition, error) {
 	if err != nil {
 		return nil, fmt.Errorf("expr.Compile: %w", err)
 	}
-	ast, issues := env.Compile(source)
+	tree, issues := env.Compile(source)
 	if issues != nil && issues.Err() != nil {
 		return nil, fmt.Errorf("condition %q: %w", source, issues.Err())
 	}
-	if t := ast.OutputType(); t != cel.BoolType && t != cel.DynType {
+	if t := tree.OutputType(); t != cel.BoolType && t != cel.DynType {
 		return nil, fmt.Errorf("condition %q gives %s, it must give true or false", source, t)
 	}
-	program, err := env.Program(ast, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(100))
+	program, err := env.Program(tree, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(100))
 	if err != nil {
 		return nil, fmt.Errorf("condition %q: %w", source, err)
 	}
-	return &Condition{source: source, program: program}, nil
+	return &Condition{source: source, program: program, fields: selected(tree, variables)}, nil
 }
 
 // Source gives the text that was compiled.
@@ -58,9 +60,18 @@ func (c *Condition) Source() string { return c.source }
 func (c *Condition) True(variables map[string]map[string]any) (bool, error) {
 	in := make(map[string]any, len(variables))
 	for name, fields := range variables {
-		m := make(map[string]any, len(fields))
-		for k, v := range fields {
-			m[k] = native(v)
+		asked, few := c.fields[name]
+		m := make(map[string]any, len(asked))
+		if few {
+			for _, k := range asked {
+				if v, has := fields[k]; has {
+					m[k] = native(v)
+				}
+			}
+		} else {
+			for k, v := range fields {
+				m[k] = native(v)
+			}
 		}
 		in[name] = m
 	}
@@ -76,6 +87,28 @@ func (c *Condition) True(variables map[string]map[string]any) (bool, error) {
 		return false, errors.New("condition " + c.source + " did not give true or false")
 	}
 	return b, nil
+}
+
+// selected finds the fields that an expression asks for, of those variables of which it uses nothing but fields.
+func selected(tree *cel.Ast, variables []string) map[string][]string {
+	out := make(map[string][]string, len(variables))
+	for _, v := range variables {
+		out[v] = []string{}
+	}
+	idents := ast.MatchDescendants(ast.NavigateAST(tree.NativeRep()), ast.KindMatcher(ast.IdentKind))
+	for _, e := range idents {
+		name := e.AsIdent()
+		fields, known := out[name]
+		if !known {
+			continue
+		}
+		if up, ok := e.Parent(); ok && up.Kind() == ast.SelectKind {
+			out[name] = append(fields, up.AsSelect().FieldName())
+			continue
+		}
+		delete(out, name)
+	}
+	return out
 }
 
 // native turns decoded JSON into the numbers that CEL knows.

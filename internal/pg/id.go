@@ -21,10 +21,9 @@ func NullID(id satchel.ID) any {
 func registerID(m *pgtype.Map) {
 	t := &pgtype.Type{Name: "uuid", OID: pgtype.UUIDOID, Codec: idCodec{}}
 	m.RegisterType(t)
-	m.RegisterType(&pgtype.Type{Name: "_uuid", OID: pgtype.UUIDArrayOID, Codec: &pgtype.ArrayCodec{ElementType: t}})
+	registerArrays(m)
 	m.RegisterDefaultPgType(satchel.ID{}, "uuid")
 	m.RegisterDefaultPgType([]satchel.ID{}, "_uuid")
-	m.TryWrapEncodePlanFuncs = append([]pgtype.TryWrapEncodePlanFunc{wrapIDs}, m.TryWrapEncodePlanFuncs...)
 	m.TryWrapScanPlanFuncs = append([]pgtype.TryWrapScanPlanFunc{wrapIDsScan}, m.TryWrapScanPlanFuncs...)
 }
 
@@ -76,21 +75,7 @@ func (scanID) Scan(src []byte, dst any) error {
 	return nil
 }
 
-// wrapIDs spares []satchel.ID the way through reflection.
-func wrapIDs(v any) (pgtype.WrappedEncodePlanNextSetter, any, bool) {
-	if ids, ok := v.([]satchel.ID); ok {
-		return &encodeIDs{}, pgtype.FlatArray[satchel.ID](ids), true
-	}
-	return nil, nil, false
-}
-
-type encodeIDs struct{ next pgtype.EncodePlan }
-
-func (p *encodeIDs) SetNext(next pgtype.EncodePlan) { p.next = next }
-func (p *encodeIDs) Encode(v any, buf []byte) ([]byte, error) {
-	return p.next.Encode(pgtype.FlatArray[satchel.ID](v.([]satchel.ID)), buf)
-}
-
+// wrapIDsScan spares *[]satchel.ID the way through reflection.
 func wrapIDsScan(target any) (pgtype.WrappedScanPlanNextSetter, any, bool) {
 	if ids, ok := target.(*[]satchel.ID); ok {
 		return &scanIDs{}, (*pgtype.FlatArray[satchel.ID])(ids), true
