@@ -26,7 +26,7 @@ func TestAnUnknownWorkIsRefusedBeforeAPostgresIsStarted(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	status, _, errs := lab("bench", "--only", "pish", "--data-dir", dir)
-	if status != 1 || !strings.Contains(errs, "push_mix") {
+	if status != 1 || !strings.Contains(errs, "one_org_vs_eight") {
 		t.Errorf("status %d: %s", status, errs)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {

@@ -19,6 +19,7 @@ import (
 	satchel "github.com/satchel-sync/satchel"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
 	"github.com/satchel-sync/satchel/gen/satchel/v1/satchelv1connect"
+	"github.com/satchel-sync/satchel/internal/bench/dataset"
 )
 
 const (
@@ -86,11 +87,11 @@ func options(zip bool) []connect.ClientOption {
 }
 
 // signIn opens a session on a new device.
-func signIn(ctx context.Context, base, login string, zip bool) (*device, error) {
+func signIn(ctx context.Context, base, org, login string, zip bool) (*device, error) {
 	d := &device{next: 1}
 	d.http = httpClient(&d.meter)
 	d.sync = satchelv1connect.NewSyncServiceClient(d.http, base, options(zip)...)
-	in := &satchelv1.SignInRequest{Org: orgSlug, Login: login, Password: password,
+	in := &satchelv1.SignInRequest{Org: org, Login: login, Password: dataset.Password,
 		Device: &satchelv1.DeviceInfo{Installation: satchel.NewID().String(), Name: "bench", Platform: "bench", AppVersion: "1"}}
 	out, err := satchelv1connect.NewAuthServiceClient(d.http, base).SignIn(ctx, in)
 	if err != nil {

@@ -9,11 +9,12 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+	"github.com/satchel-sync/satchel/internal/bench/dataset"
 )
 
 // idle is a sync with nothing to say and nothing new, beside a bare Connect echo of the same request.
 func (l *lab) idle(ctx context.Context) error {
-	d, err := signIn(ctx, l.child.Product, managerLogin(0), false)
+	d, err := signIn(ctx, l.product.HTTP, l.w.Slug, dataset.ManagerLogin(0), false)
 	if err != nil {
 		return err
 	}
@@ -21,7 +22,7 @@ func (l *lab) idle(ctx context.Context) error {
 	if _, err := d.pull(ctx, pageBytes); err != nil {
 		return err
 	}
-	echo := connect.NewClient[satchelv1.SyncRequest, satchelv1.SyncResponse](d.http, l.child.Echo+echoPath, options(false)...)
+	echo := connect.NewClient[satchelv1.SyncRequest, satchelv1.SyncResponse](d.http, l.floor.HTTP+echoPath, options(false)...)
 	in := &satchelv1.SyncRequest{Cursor: d.cursor, Confirmed: 1}
 	var body, wire, ours, floor, allOurs []float64
 	turn := func(call func() (*satchelv1.SyncResponse, error)) (took []float64, out *satchelv1.SyncResponse, err error) {
@@ -86,8 +87,8 @@ func (l *lab) idle(ctx context.Context) error {
 // visitBytes is what one logged visit takes on the line, both ways, on a connection that stands: the mutation with the
 // phone's cursor, the verdict and the page on which the visit comes back.
 func (l *lab) visitBytes(ctx context.Context) error {
-	rep := l.pusherReps(1)[0]
-	d, err := signIn(ctx, l.child.Product, repLogin(rep), true)
+	rep := pusherReps(l.w, 1)[0]
+	d, err := signIn(ctx, l.product.HTTP, l.w.Slug, dataset.RepLogin(rep), true)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,7 @@ func (l *lab) visitBytes(ctx context.Context) error {
 	for range 10 * l.mode.Pairs {
 		now := time.Now()
 		in := &satchelv1.SyncRequest{Cursor: d.cursor, Confirmed: d.next - 1, Outbox: &satchelv1.Outbox{Count: 1, OldestMs: now.UnixMilli()},
-			Mutations: []*satchelv1.Mutation{l.visitMutation(d, rep, satchel.NewID(), now)}}
+			Mutations: []*satchelv1.Mutation{l.visitMutation(d, l.w, rep, satchel.NewID(), now)}}
 		up, down := d.meter.sent.Load(), d.meter.received.Load()
 		out, err := d.call(ctx, in)
 		if err != nil {

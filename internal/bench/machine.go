@@ -163,7 +163,8 @@ func postmasterOf(ctx context.Context, conn *pgx.Conn) int {
 
 // settingNames are what of Postgres' settings decides the figures.
 var settingNames = []string{"server_version", "shared_buffers", "wal_level", "fsync", "synchronous_commit", "full_page_writes",
-	"jit", "max_wal_size", "checkpoint_timeout", "autovacuum", "wal_compression", "shared_preload_libraries", "data_checksums"}
+	"jit", "max_wal_size", "checkpoint_timeout", "autovacuum", "wal_compression", "shared_preload_libraries", "data_checksums",
+	"wal_sync_method", "commit_delay", "max_connections", "track_commit_timestamp"}
 
 func settings(ctx context.Context, conn *pgx.Conn) (map[string]string, error) {
 	rows, err := conn.Query(ctx, sqlSettings, settingNames)

@@ -12,6 +12,7 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+	"github.com/satchel-sync/satchel/internal/bench/dataset"
 )
 
 const (
@@ -26,18 +27,18 @@ func (l *lab) initial(ctx context.Context) error { return l.first(ctx, "initial"
 func (l *lab) initialGzip(ctx context.Context) error { return l.first(ctx, "initial_gzip", true) }
 
 func (l *lab) first(ctx context.Context, name string, zip bool) error {
-	d, err := signIn(ctx, l.child.Product, managerLogin(0), zip)
+	d, err := signIn(ctx, l.product.HTTP, l.w.Slug, dataset.ManagerLogin(0), zip)
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	f, err := dialFloor(ctx, l.child.Floor)
+	f, err := dialFloor(ctx, l.floor.Reads)
 	if err != nil {
 		return err
 	}
 	defer f.close()
-	want := l.w.scale.RepsPerTeam * l.w.scale.VisitsPerRep
-	var ours, floor, wire, rows, rss []float64
+	want := l.w.Scale.RepsPerTeam * l.w.Scale.VisitsPerRep
+	var ours, floor, wire, rows []float64
 	oursCost, floorCost := meterOf{l: l}, meterOf{l: l}
 	runOurs := func(ctx context.Context) error {
 		d.cursor = nil
@@ -53,20 +54,15 @@ func (l *lab) first(ctx context.Context, name string, zip bool) error {
 		if p.visits != want {
 			return fmt.Errorf("the manager got %d visits, not %d", p.visits, want)
 		}
-		var u usage
-		if err := l.child.ask(ctx, "usage", &u); err != nil {
-			return err
-		}
 		ours = append(ours, ms(took))
 		wire = append(wire, float64(d.meter.received.Load()-before)/1e6)
 		rows = append(rows, float64(p.rows))
-		rss = append(rss, float64(u.RSSKiB)/1024)
 		return nil
 	}
 	runFloor := func(ctx context.Context) error {
 		var p pulled
 		took, err := floorCost.spend(ctx, want, func() (err error) {
-			p, err = f.read(l.w.teams[0], 0)
+			p, err = f.read(l.w.Teams[0], 0)
 			return err
 		})
 		if err == nil && p.visits != want {
@@ -81,7 +77,6 @@ func (l *lab) first(ctx context.Context, name string, zip bool) error {
 	if err := runOurs(ctx); err != nil {
 		return err
 	}
-	first := rss[0]
 	ours, floor, wire, rows = nil, nil, nil, nil
 	oursCost, floorCost = meterOf{l: l}, meterOf{l: l}
 	runtime.GC()
@@ -92,9 +87,10 @@ func (l *lab) first(ctx context.Context, name string, zip bool) error {
 	l.report.add(name+"_ms", "ms", lower, ours)
 	l.report.add(name+"_floor_ms", "ms", lower, floor)
 	l.report.add(name+"_rows", "rows", higher, rows)
-	l.report.add(name+"_wire_mb", "MB", lower, wire)
-	if !zip {
-		l.report.add("rss_mib", "MiB of the servers' process, after the first", lower, []float64{first})
+	if zip {
+		l.report.add("initial_wire_mb", "MB, headers and all", lower, wire)
+	} else {
+		l.report.add("initial_plain_wire_mb", "MB, headers and all", lower, wire)
 	}
 	oursCost.note(name, "20,000 visits", 20_000)
 	floorCost.note(name+" floor", "20,000 visits", 20_000)
@@ -103,9 +99,54 @@ func (l *lab) first(ctx context.Context, name string, zip bool) error {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
+// rss is what a process that serves Satchel alone has in memory when it has answered one first sync since its start.
+func (l *lab) rss(ctx context.Context) error {
+	var fresh, after []float64
+	for range min(l.mode.Pairs, 5) {
+		one, err := l.serve(ctx, product)
+		if err != nil {
+			return err
+		}
+		before, then, err := l.firstSyncOf(ctx, one)
+		one.stop()
+		if err != nil {
+			return err
+		}
+		fresh, after = append(fresh, before), append(after, then)
+	}
+	l.report.add("rss_mib", "MiB, a process of Satchel alone", lower, after)
+	l.report.add("rss_fresh_mib", "MiB before", lower, fresh)
+	return nil
+}
+
+// firstSyncOf gives the memory before and after, in MiB.
+func (l *lab) firstSyncOf(ctx context.Context, c *child) (before, after float64, err error) {
+	var u usage
+	if err := c.ask(ctx, "usage", &u); err != nil {
+		return 0, 0, err
+	}
+	before = float64(u.RSSKiB) / 1024
+	d, err := signIn(ctx, c.HTTP, l.w.Slug, dataset.ManagerLogin(0), false)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer d.close()
+	p, err := d.pull(ctx, pageBytes)
+	if err != nil {
+		return 0, 0, err
+	}
+	if want := l.w.Scale.RepsPerTeam * l.w.Scale.VisitsPerRep; p.visits != want {
+		return 0, 0, fmt.Errorf("the manager got %d visits, not %d", p.visits, want)
+	}
+	if err := c.ask(ctx, "usage", &u); err != nil {
+		return 0, 0, err
+	}
+	return before, float64(u.RSSKiB) / 1024, nil
+}
+
 // initialRep is the first sync of a rep.
 func (l *lab) initialRep(ctx context.Context) error {
-	d, err := signIn(ctx, l.child.Product, repLogin(0), false)
+	d, err := signIn(ctx, l.product.HTTP, l.w.Slug, dataset.RepLogin(0), false)
 	if err != nil {
 		return err
 	}
@@ -118,8 +159,8 @@ func (l *lab) initialRep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if p.visits != l.w.scale.VisitsPerRep {
-			return fmt.Errorf("the rep got %d visits, not %d", p.visits, l.w.scale.VisitsPerRep)
+		if p.visits != l.w.Scale.VisitsPerRep {
+			return fmt.Errorf("the rep got %d visits, not %d", p.visits, l.w.Scale.VisitsPerRep)
 		}
 		took = append(took, ms(time.Since(begin)))
 	}
@@ -132,15 +173,25 @@ func (l *lab) initialRep(ctx context.Context) error {
 type editor struct {
 	device *device
 	visits []satchel.ID
+	revs   []uint64 // that they had when it began; what it did since is its own
 }
 
 func (l *lab) editor(ctx context.Context, rep int) (*editor, error) {
-	d, err := signIn(ctx, l.child.Product, repLogin(rep), false)
+	d, err := signIn(ctx, l.product.HTTP, l.w.Slug, dataset.RepLogin(rep), false)
 	if err != nil {
 		return nil, err
 	}
 	e := &editor{device: d}
-	e.visits, err = l.ids(ctx, sqlFloorVisitsOf, l.w.reps[rep], min(changed/2, l.w.scale.VisitsPerRep))
+	rows, err := l.conn.Query(ctx, sqlVisitRevs, [16]byte(l.org), [16]byte(l.w.Reps[rep]), min(changed/2, l.w.Scale.VisitsPerRep))
+	if err != nil {
+		return nil, err
+	}
+	var id [16]byte
+	var rev int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &rev}, func() error {
+		e.visits, e.revs = append(e.visits, id), append(e.revs, uint64(rev))
+		return nil
+	})
 	return e, err
 }
 
@@ -170,9 +221,9 @@ func (e *editor) edit(ctx context.Context, subject string) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range e.visits {
+	for i, id := range e.visits {
 		in.Mutations = append(in.Mutations, &satchelv1.Mutation{Number: e.device.next, Id: satchel.NewID().String(), Ops: []*satchelv1.Op{{
-			RecordId: id.String(), Kind: "visit", BaseRev: 1, Action: &satchelv1.Op_Patch{Patch: &satchelv1.Patch{Fields: string(fields)}}}}})
+			RecordId: id.String(), Kind: "visit", BaseRev: e.revs[i], Action: &satchelv1.Op_Patch{Patch: &satchelv1.Patch{Fields: string(fields)}}}}})
 		e.device.next++
 	}
 	out, err := e.device.call(ctx, in)
@@ -195,96 +246,175 @@ func settledAs(out *satchelv1.SyncResponse, in *satchelv1.SyncRequest, want ...s
 	return nil
 }
 
-// delta is the pull of the manager of the first team after 100 visits changed, of which half are his.
-func (l *lab) delta(ctx context.Context) error {
-	d, err := signIn(ctx, l.child.Product, managerLogin(0), false)
-	if err != nil {
-		return err
+// follower is a manager's device that pulls after two reps changed their visits, one of them his.
+type follower struct {
+	l       *lab
+	device  *device
+	editors []*editor
+	cost    meterOf
+	rounds  int       // so far
+	all     []float64 // ms of every pull
+}
+
+func (l *lab) follower(ctx context.Context) (f *follower, err error) {
+	f = &follower{l: l, cost: meterOf{l: l}}
+	defer func() {
+		if err != nil {
+			f.close()
+		}
+	}()
+	if f.device, err = signIn(ctx, l.product.HTTP, l.w.Slug, dataset.ManagerLogin(0), false); err != nil {
+		return nil, err
 	}
-	defer d.close()
-	f, err := dialFloor(ctx, l.child.Floor)
+	for _, rep := range []int{0, l.w.Scale.RepsPerTeam} { // of the first and the second team
+		e, err := l.editor(ctx, rep)
+		if err != nil {
+			return nil, err
+		}
+		f.editors = append(f.editors, e)
+	}
+	_, err = f.device.pull(ctx, 4*pageBytes)
+	return f, err
+}
+
+func (f *follower) close() {
+	if f.device != nil {
+		f.device.close()
+	}
+	for _, e := range f.editors {
+		e.device.close()
+	}
+}
+
+// turn changes and pulls some rounds, and gives the median time of a pull in ms.
+func (f *follower) turn(ctx context.Context) (float64, error) {
+	return f.deltas(ctx, &f.all, &f.cost, func() error {
+		for _, e := range f.editors {
+			if err := e.edit(ctx, fmt.Sprintf("round %d of %d", f.rounds, time.Now().UnixNano())); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, func() (pulled, error) { return f.device.pull(ctx, 0) })
+}
+
+func (f *follower) deltas(ctx context.Context, all *[]float64, cost *meterOf, change func() error, pull func() (pulled, error)) (float64, error) {
+	var took []float64
+	want := len(f.editors[0].visits)
+	for range f.l.mode.Rounds {
+		f.rounds++
+		if err := change(); err != nil {
+			return 0, err
+		}
+		var p pulled
+		one, err := cost.spend(ctx, 1, func() (err error) {
+			p, err = pull()
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+		if p.visits != want || p.rows != want {
+			return 0, fmt.Errorf("a delta brought %d rows, %d of them visits, not %d", p.rows, p.visits, want)
+		}
+		took = append(took, ms(one))
+	}
+	*all = append(*all, took...)
+	return quantile(took, 0.5), nil
+}
+
+// delta is the follower's pull beside an indexed SELECT of the same rows.
+func (l *lab) delta(ctx context.Context) error {
+	f, err := l.follower(ctx)
 	if err != nil {
 		return err
 	}
 	defer f.close()
-	var editors []*editor
-	for _, rep := range []int{0, l.w.scale.RepsPerTeam} { // of the first and the second team
-		e, err := l.editor(ctx, rep)
-		if err != nil {
-			return err
-		}
-		defer e.device.close()
-		editors = append(editors, e)
-	}
-	if _, err := d.pull(ctx, pageBytes); err != nil {
+	r, err := dialFloor(ctx, l.floor.Reads)
+	if err != nil {
 		return err
 	}
-	want := len(editors[0].visits)
-	round := 0
-	oursCost, floorCost := meterOf{l: l}, meterOf{l: l}
-	var ours, floor, allOurs, allFloor []float64
-	turn := func(to, all *[]float64, cost *meterOf, change func(subject string) error, pull func() (pulled, error)) error {
-		var took []float64
-		for range l.mode.Rounds {
-			round++
-			if err := change(fmt.Sprintf("round %d", round)); err != nil {
-				return err
-			}
-			var p pulled
-			one, err := cost.spend(ctx, 1, func() (err error) {
-				p, err = pull()
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			if p.visits != want || p.rows != want {
-				return fmt.Errorf("a delta brought %d rows, %d of them visits, not %d", p.rows, p.visits, want)
-			}
-			took = append(took, ms(one))
-		}
-		*to = append(*to, quantile(took, 0.5))
-		*all = append(*all, took...)
-		return nil
-	}
-	runOurs := func(ctx context.Context) error {
-		return turn(&ours, &allOurs, &oursCost, func(subject string) error {
-			for _, e := range editors {
-				if err := e.edit(ctx, subject); err != nil {
-					return err
-				}
-			}
-			return nil
-		}, func() (pulled, error) { return d.pull(ctx, 0) })
-	}
+	defer r.close()
 	var last int64
-	runFloor := func(ctx context.Context) error {
-		return turn(&floor, &allFloor, &floorCost, func(subject string) error {
+	var ours, floor, allFloor []float64
+	floorCost := meterOf{l: l}
+	err = l.pairs(ctx, func(ctx context.Context) error {
+		p50, err := f.turn(ctx)
+		ours = append(ours, p50)
+		return err
+	}, func(ctx context.Context) error {
+		p50, err := f.deltas(ctx, &allFloor, &floorCost, func() error {
 			if err := l.conn.QueryRow(ctx, sqlFloorLast).Scan(&last); err != nil {
 				return err
 			}
-			for _, e := range editors {
+			for _, e := range f.editors {
 				ids := make([][16]byte, len(e.visits))
 				for i, id := range e.visits {
 					ids[i] = id
 				}
-				if _, err := l.conn.Exec(ctx, sqlFloorTouch, ids, subject); err != nil {
+				if _, err := l.conn.Exec(ctx, sqlFloorTouch, ids, fmt.Sprintf("round %d", f.rounds)); err != nil {
 					return err
 				}
 			}
 			return nil
-		}, func() (pulled, error) { return f.read(l.w.teams[0], last) })
-	}
-	if err := l.pairs(ctx, runOurs, runFloor); err != nil {
+		}, func() (pulled, error) { return r.read(l.w.Teams[0], last) })
+		floor = append(floor, p50)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	l.report.add("delta_vs_floor", "our time / floor's", lower, ratios(ours, floor))
-	l.report.add("delta_p50_ms", "ms", lower, allOurs)
-	l.report.add("delta_p95_ms", "ms", lower, []float64{quantile(allOurs, 0.95)})
+	l.report.add("delta_p50_ms", "ms", lower, f.all)
+	l.report.add("delta_p95_ms", "ms", lower, []float64{quantile(f.all, 0.95)})
 	l.report.add("delta_floor_p50_ms", "ms", lower, allFloor)
 	l.report.add("delta_floor_p95_ms", "ms", lower, []float64{quantile(allFloor, 0.95)})
-	oursCost.note("delta", "pull", 1)
+	f.cost.note("delta", "pull", 1)
 	floorCost.note("delta floor", "pull", 1)
+	return nil
+}
+
+// deltaGrowth is the same pull where there are a hundred times the records, of the same people. The large data are not
+// copied for a run: they are what earlier runs left, some thousand edits on.
+func (l *lab) deltaGrowth(ctx context.Context) error {
+	var followers []*follower
+	for _, set := range []dataset.Set{
+		{Name: l.mode.Name + "_small", Orgs: []dataset.Org{{Slug: orgSlug, Scale: l.mode.Small, Seed: 300}}},
+		{Name: l.mode.Name + "_grown", Orgs: []dataset.Org{{Slug: orgSlug, Scale: l.mode.Grown, Seed: 301}}, InPlace: true},
+	} {
+		in, err := l.on(ctx, l.server, set, false)
+		if err != nil {
+			return err
+		}
+		defer in.close()
+		f, err := in.follower(ctx)
+		if err != nil {
+			return err
+		}
+		defer f.close()
+		if _, err := f.turn(ctx); err != nil { // once, so that no turn reads from the disk
+			return err
+		}
+		f.all, f.cost = nil, meterOf{l: in}
+		followers = append(followers, f)
+	}
+	small, grown := followers[0], followers[1]
+	var few, many []float64
+	turn := func(f *follower, to *[]float64) func(context.Context) error {
+		return func(ctx context.Context) error {
+			p50, err := f.turn(ctx)
+			*to = append(*to, p50)
+			return err
+		}
+	}
+	if err := l.pairs(ctx, turn(grown, &many), turn(small, &few)); err != nil {
+		return err
+	}
+	l.report.add("delta_growth", "time with many records / with few", lower, ratios(many, few))
+	l.report.add("delta_grown_p50_ms", fmt.Sprintf("ms, %d visits", l.mode.Grown.Visits()), lower, grown.all)
+	l.report.add("delta_small_p50_ms", fmt.Sprintf("ms, %d visits", l.mode.Small.Visits()), lower, small.all)
+	small.cost.note("delta, few records", "pull", 1)
+	grown.cost.note("delta, many records", "pull", 1)
 	return nil
 }
 

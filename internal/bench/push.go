@@ -11,6 +11,7 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+	"github.com/satchel-sync/satchel/internal/bench/dataset"
 )
 
 const (
@@ -21,9 +22,18 @@ const (
 // pusher is a rep's phone that pushes.
 type pusher struct {
 	device *device
+	w      *dataset.World
 	rep    int
 	fresh  []satchel.ID // visits of the rep that stand as they were created
 	edits  int          // patches so far
+}
+
+// pushing is what a group of pushers did, turn by turn.
+type pushing struct {
+	pushers []*pusher
+	rates   []float64 // mutations a second
+	calls   []float64 // ms of every call
+	cost    meterOf
 }
 
 // batch is a Sync to send, with the verdicts that it must get, in turn.
@@ -33,63 +43,95 @@ type batch struct {
 }
 
 // pusherReps chooses reps from as many teams as there are, those last whose managers' reads are measured.
-func (l *lab) pusherReps(n int) []int {
+func pusherReps(w *dataset.World, n int) []int {
 	var reps []int
-	for k := l.w.scale.RepsPerTeam - 1; k >= 0; k-- {
-		for t := l.w.scale.Teams - 1; t >= 0 && len(reps) < n; t-- {
-			reps = append(reps, t*l.w.scale.RepsPerTeam+k)
+	for k := w.Scale.RepsPerTeam - 1; k >= 0; k-- {
+		for t := w.Scale.Teams - 1; t >= 0 && len(reps) < n; t-- {
+			reps = append(reps, t*w.Scale.RepsPerTeam+k)
 		}
 	}
 	return reps
 }
 
-// push sends batches from n devices at once, beside the floor's batches on as many connections.
-func (l *lab) push(ctx context.Context, name string, n int, build func(context.Context, []*pusher) ([][]batch, error)) error {
-	var pushers []*pusher
-	for _, rep := range l.pusherReps(n) {
-		d, err := signIn(ctx, l.child.Product, repLogin(rep), false)
+// pushing signs n reps of each world in. Close it.
+func (l *lab) pushing(ctx context.Context, n int, worlds ...*dataset.World) (p *pushing, err error) {
+	p = &pushing{cost: meterOf{l: l}}
+	defer func() {
 		if err != nil {
-			return err
+			p.close()
 		}
-		defer d.close()
-		p := &pusher{device: d, rep: rep}
-		if p.fresh, err = l.ids(ctx, sqlVisitsOf, l.org, l.w.reps[rep], 200); err != nil {
-			return err
-		}
-		pushers = append(pushers, p)
-	}
-	oursCost, floorCost := meterOf{l: l}, meterOf{l: l}
-	var ours, floor, calls []float64
-	err := l.pairs(ctx, func(ctx context.Context) error {
-		all, err := build(ctx, pushers)
+	}()
+	for _, w := range worlds {
+		org, err := l.orgOf(ctx, w)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		// Autovacuum does this within a minute, in which a turn has grown the table a thousand times faster than reps do.
-		if _, err := l.conn.Exec(ctx, "ANALYZE refused"); err != nil {
-			return err
-		}
-		units := 0
-		for _, batches := range all {
-			units += len(batches) * batchSize
-		}
-		var mu sync.Mutex
-		took, err := oursCost.spend(ctx, units, func() error {
-			g, ctx := errgroup.WithContext(ctx)
-			for i, p := range pushers {
-				g.Go(func() error {
-					times, err := p.send(ctx, all[i])
-					mu.Lock()
-					calls = append(calls, times...)
-					mu.Unlock()
-					return err
-				})
+		for _, rep := range pusherReps(w, n) {
+			d, err := signIn(ctx, l.product.HTTP, w.Slug, dataset.RepLogin(rep), false)
+			if err != nil {
+				return nil, err
 			}
-			return g.Wait()
-		})
-		ours = append(ours, float64(units)/took.Seconds())
+			one := &pusher{device: d, w: w, rep: rep}
+			p.pushers = append(p.pushers, one)
+			if one.fresh, err = l.ids(ctx, sqlVisitsOf, org, w.Reps[rep], 200); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return p, nil
+}
+
+func (p *pushing) close() {
+	for _, one := range p.pushers {
+		one.device.close()
+	}
+}
+
+// builder builds a turn's batches, for each pusher some.
+type builder func(context.Context, []*pusher) ([][]batch, error)
+
+// turn sends from all pushers at once.
+func (p *pushing) turn(ctx context.Context, build builder) error {
+	all, err := build(ctx, p.pushers)
+	if err != nil {
 		return err
-	}, func(ctx context.Context) error {
+	}
+	// Autovacuum does this within a minute, in which a turn has grown the table a thousand times faster than reps do.
+	if _, err := p.cost.l.conn.Exec(ctx, "ANALYZE refused"); err != nil {
+		return err
+	}
+	units := 0
+	for _, batches := range all {
+		units += len(batches) * batchSize
+	}
+	var mu sync.Mutex
+	took, err := p.cost.spend(ctx, units, func() error {
+		g, ctx := errgroup.WithContext(ctx)
+		for i, one := range p.pushers {
+			g.Go(func() error {
+				times, err := one.send(ctx, all[i])
+				mu.Lock()
+				p.calls = append(p.calls, times...)
+				mu.Unlock()
+				return err
+			})
+		}
+		return g.Wait()
+	})
+	p.rates = append(p.rates, float64(units)/took.Seconds())
+	return err
+}
+
+// push sends batches from n devices at once, beside the floor's batches on as many connections.
+func (l *lab) push(ctx context.Context, name string, n int, build builder) error {
+	p, err := l.pushing(ctx, n, l.w)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	floorCost := meterOf{l: l}
+	var floor []float64
+	err = l.pairs(ctx, func(ctx context.Context) error { return p.turn(ctx, build) }, func(ctx context.Context) error {
 		rows := l.floorRows(n)
 		units := n * len(rows[0]) * batchSize
 		took, err := floorCost.spend(ctx, units, func() error {
@@ -112,14 +154,109 @@ func (l *lab) push(ctx context.Context, name string, n int, build func(context.C
 	if err != nil {
 		return err
 	}
-	l.report.add(name+"_vs_floor", "mutations/s over the floor's rows/s", higher, ratios(ours, floor))
-	l.report.add(name+"_mutations_per_s", "1/s", higher, ours)
+	l.report.add(name+"_vs_floor", "mutations/s over the floor's rows/s", higher, ratios(p.rates, floor))
+	l.report.add(name+"_mutations_per_s", "1/s", higher, p.rates)
 	l.report.add(name+"_floor_rows_per_s", "1/s", higher, floor)
-	l.report.add(name+"_batch_p50_ms", "ms", lower, calls)
-	l.report.add(name+"_batch_p99_ms", "ms", lower, []float64{quantile(calls, 0.99)})
-	oursCost.note(name, "1,000 mutations", 1000)
+	l.report.add(name+"_batch_p50_ms", "ms", lower, p.calls)
+	l.report.add(name+"_batch_p99_ms", "ms", lower, []float64{quantile(p.calls, 0.99)})
+	p.cost.note(name, "1,000 mutations", 1000)
 	floorCost.note(name+" floor", "1,000 rows", 1000)
 	return nil
+}
+
+// oneOrg is the mix of eight phones of one organisation, beside eight of as many organisations of the same size.
+func (l *lab) oneOrg(ctx context.Context) error {
+	worlds := l.worlds[1 : 1+eight]
+	one, err := l.pushing(ctx, eight, worlds[0])
+	if err != nil {
+		return err
+	}
+	defer one.close()
+	each, err := l.pushing(ctx, 1, worlds...)
+	if err != nil {
+		return err
+	}
+	defer each.close()
+	err = l.pairs(ctx, func(ctx context.Context) error { return one.turn(ctx, l.lessMix) }, func(ctx context.Context) error { return each.turn(ctx, l.lessMix) })
+	if err != nil {
+		return err
+	}
+	l.report.add("one_org_vs_eight", "mutations/s in one organisation over eight", higher, ratios(one.rates, each.rates))
+	l.report.add("one_org_mutations_per_s", "1/s", higher, one.rates)
+	l.report.add("eight_orgs_mutations_per_s", "1/s", higher, each.rates)
+	one.cost.note("one organisation", "1,000 mutations", 1000)
+	each.cost.note("eight organisations", "1,000 mutations", 1000)
+	return nil
+}
+
+// slowest is what the slow disk adds to a flush, and so the least that a commit takes there.
+const slowest = 2 * time.Millisecond
+
+// slowDisk is the mix on a Postgres whose every flush takes 2 ms longer.
+func (l *lab) slowDisk(ctx context.Context) error {
+	if l.cfg.SlowDisk == nil {
+		l.report.NotTaken["push_slow_disk"] = "there is no second Postgres, for an address was given"
+		return nil
+	}
+	address, stop, err := l.cfg.SlowDisk(ctx)
+	if err != nil {
+		l.report.NotTaken["push_slow_disk"] = err.Error()
+		return nil
+	}
+	defer stop()
+	server, err := dataset.Connect(ctx, address, l.cfg.Keep, l.cfg.Log)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	in, err := l.on(ctx, server, dataset.Set{Name: l.mode.Name + "_slow", Orgs: []dataset.Org{{Slug: orgSlug, Scale: l.mode.Slow, Seed: 400}}}, false)
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	commits, err := in.commitTimes(ctx)
+	if err != nil {
+		return err
+	}
+	if quantile(commits, 0.5) < ms(slowest) {
+		return fmt.Errorf("a commit on the slow disk takes %.2f ms: nothing slows its flushes", quantile(commits, 0.5))
+	}
+	p, err := in.pushing(ctx, devices, in.w)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if err := in.profile(ctx, func() error {
+		for range l.mode.Pairs {
+			if err := p.turn(ctx, in.lessMix); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	l.report.add("push_slow_disk", "mutations/s, 2 ms added to each flush", higher, p.rates)
+	l.report.add("push_slow_disk_batch_p50_ms", "ms", lower, p.calls)
+	l.report.add("push_slow_disk_batch_p99_ms", "ms", lower, []float64{quantile(p.calls, 0.99)})
+	l.report.add("slow_disk_commit_ms", "ms, the smallest transaction", lower, commits)
+	p.cost.note("push, slow disk", "1,000 mutations", 1000)
+	return nil
+}
+
+// commitTimes are those of transactions that write one row, in ms.
+func (l *lab) commitTimes(ctx context.Context) (took []float64, err error) {
+	if _, err := l.conn.Exec(ctx, sqlCommitTable); err != nil {
+		return nil, err
+	}
+	for range 30 {
+		begin := time.Now()
+		if _, err := l.conn.Exec(ctx, sqlCommit); err != nil {
+			return nil, err
+		}
+		took = append(took, ms(time.Since(begin)))
+	}
+	return took, nil
 }
 
 // send sends batches one after the other and checks each answer.
@@ -139,8 +276,8 @@ func (p *pusher) send(ctx context.Context, batches []batch) (times []float64, er
 }
 
 // visitMutation numbers a create of a visit.
-func (l *lab) visitMutation(d *device, rep int, id satchel.ID, at time.Time) *satchelv1.Mutation {
-	return number(d, create("visit", id, l.w.visit(l.rng, rep, at)))
+func (l *lab) visitMutation(d *device, w *dataset.World, rep int, id satchel.ID, at time.Time) *satchelv1.Mutation {
+	return number(d, create("visit", id, w.Visit(l.rng, rep, at)))
 }
 
 func number(d *device, ops ...*satchelv1.Op) *satchelv1.Mutation {
@@ -150,11 +287,11 @@ func number(d *device, ops ...*satchelv1.Op) *satchelv1.Mutation {
 }
 
 func create(kind string, id satchel.ID, fields map[string]any) *satchelv1.Op {
-	return &satchelv1.Op{RecordId: id.String(), Kind: kind, Action: &satchelv1.Op_Create{Create: &satchelv1.Create{Fields: string(encode(fields))}}}
+	return &satchelv1.Op{RecordId: id.String(), Kind: kind, Action: &satchelv1.Op_Create{Create: &satchelv1.Create{Fields: string(dataset.Encode(fields))}}}
 }
 
 func patch(kind string, id satchel.ID, fields map[string]any) *satchelv1.Op {
-	return &satchelv1.Op{RecordId: id.String(), Kind: kind, BaseRev: 1, Action: &satchelv1.Op_Patch{Patch: &satchelv1.Patch{Fields: string(encode(fields))}}}
+	return &satchelv1.Op{RecordId: id.String(), Kind: kind, BaseRev: 1, Action: &satchelv1.Op_Patch{Patch: &satchelv1.Patch{Fields: string(dataset.Encode(fields))}}}
 }
 
 // creates builds batches of visits.
@@ -164,7 +301,7 @@ func (l *lab) creates(_ context.Context, pushers []*pusher) ([][]batch, error) {
 		for range l.mode.Batches {
 			in := &satchelv1.SyncRequest{NoPage: true, Confirmed: p.device.next - 1}
 			for range batchSize {
-				in.Mutations = append(in.Mutations, l.visitMutation(p.device, p.rep, satchel.NewID(), time.Now()))
+				in.Mutations = append(in.Mutations, l.visitMutation(p.device, p.w, p.rep, satchel.NewID(), time.Now()))
 			}
 			out[i] = append(out[i], batch{in, []satchelv1.Status{satchelv1.Status_STATUS_APPLIED}})
 		}
@@ -181,19 +318,28 @@ const (
 )
 
 func (l *lab) mix(ctx context.Context, pushers []*pusher) ([][]batch, error) {
+	return l.mixes(ctx, pushers, l.mode.Batches)
+}
+
+// lessMix is the mix in fewer batches.
+func (l *lab) lessMix(ctx context.Context, pushers []*pusher) ([][]batch, error) {
+	return l.mixes(ctx, pushers, l.mode.FewBatches)
+}
+
+func (l *lab) mixes(ctx context.Context, pushers []*pusher, n int) ([][]batch, error) {
 	out := make([][]batch, len(pushers))
 	for i, p := range pushers {
-		patches := l.mode.Batches * batchSize * mixPatches / mixOf
+		patches := n * batchSize * mixPatches / mixOf
 		contested := patches/4 + 1
-		if len(p.fresh) < contested {
+		if len(p.fresh) < contested+batchSize*mixPatches/mixOf { // the next batches patch what the first creates
 			return nil, errors.New("too few visits for the patches: fewer batches, or more visits a rep")
 		}
 		met := p.fresh[:contested]
 		p.fresh = p.fresh[contested:]
-		if err := l.overtake(ctx, l.w.team(p.rep), met); err != nil {
+		if err := l.overtake(ctx, p.w, p.w.Team(p.rep), met); err != nil {
 			return nil, err
 		}
-		for range l.mode.Batches {
+		for range n {
 			out[i] = append(out[i], l.mixed(p, &met))
 		}
 	}
@@ -201,12 +347,16 @@ func (l *lab) mix(ctx context.Context, pushers []*pusher) ([][]batch, error) {
 }
 
 // overtake lets the manager change the visits first.
-func (l *lab) overtake(ctx context.Context, team int, visits []satchel.ID) error {
-	d, err := signIn(ctx, l.child.Product, managerLogin(team), false)
-	if err != nil {
-		return err
+func (l *lab) overtake(ctx context.Context, w *dataset.World, team int, visits []satchel.ID) error {
+	who := w.Slug + " " + dataset.ManagerLogin(team)
+	d := l.managers[who]
+	if d == nil {
+		var err error
+		if d, err = signIn(ctx, l.product.HTTP, w.Slug, dataset.ManagerLogin(team), false); err != nil {
+			return err
+		}
+		l.managers[who] = d
 	}
-	defer d.close()
 	for len(visits) > 0 {
 		n := min(len(visits), batchSize)
 		in := &satchelv1.SyncRequest{NoPage: true}
@@ -232,7 +382,7 @@ func (l *lab) mixed(p *pusher, met *[]satchel.ID) batch {
 	for i := range batchSize {
 		now, want := time.Now(), satchelv1.Status_STATUS_APPLIED
 		id := satchel.NewID()
-		visit := l.w.visit(l.rng, p.rep, now)
+		visit := p.w.Visit(l.rng, p.rep, now)
 		var m *satchelv1.Mutation
 		switch k := i % mixOf; {
 		case k < mixCreates:
@@ -247,7 +397,7 @@ func (l *lab) mixed(p *pusher, met *[]satchel.ID) batch {
 			m = number(p.device, patch("visit", (*target)[0], map[string]any{"subject": fmt.Sprintf("edit %d", p.edits), "outcome": "won"}))
 			*target = (*target)[1:]
 		case k == mixCreates+mixPatches:
-			task := map[string]any{"assignee": l.w.reps[p.rep].String(), "title": "Send the offer", "account": visit["account"], "visit": id.String()}
+			task := map[string]any{"assignee": p.w.Reps[p.rep].String(), "title": "Send the offer", "account": visit["account"], "visit": id.String()}
 			m = number(p.device, create("visit", id, visit), create("task", satchel.NewID(), task))
 			made = append(made, id)
 		default:
@@ -269,16 +419,16 @@ type floorBatch struct {
 
 // floorRows builds the same visits for n connections.
 func (l *lab) floorRows(n int) [][]floorBatch {
-	reps := l.pusherReps(n)
+	reps := pusherReps(l.w, n)
 	out := make([][]floorBatch, n)
 	for i, rep := range reps {
 		for range l.mode.FloorBatches {
 			var b floorBatch
 			for range batchSize {
 				now := time.Now()
-				b.ids, b.owners = append(b.ids, satchel.NewID()), append(b.owners, l.w.reps[rep])
-				b.teams, b.events = append(b.teams, l.w.teams[l.w.team(rep)]), append(b.events, now.UnixMilli())
-				b.data = append(b.data, string(encode(l.w.visit(l.rng, rep, now))))
+				b.ids, b.owners = append(b.ids, satchel.NewID()), append(b.owners, l.w.Reps[rep])
+				b.teams, b.events = append(b.teams, l.w.Teams[l.w.Team(rep)]), append(b.events, now.UnixMilli())
+				b.data = append(b.data, string(dataset.Encode(l.w.Visit(l.rng, rep, now))))
 			}
 			out[i] = append(out[i], b)
 		}

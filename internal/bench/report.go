@@ -3,7 +3,9 @@ package bench
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strconv"
 	"text/tabwriter"
 )
 
@@ -11,14 +13,15 @@ import (
 type Report struct {
 	At       string            `json:"at"`
 	Revision string            `json:"revision"` // git's; "+" = with changes, "" = unknown
-	Mode     string            `json:"mode"`
-	Scale    Scale             `json:"scale"`
+	Mode     Mode              `json:"mode"`
 	Machine  Machine           `json:"machine"`
 	Postgres map[string]string `json:"postgres"`
 	FlushUS  float64           `json:"flush_us"` // median fdatasync of 8 KiB
 	TookS    float64           `json:"took_s"`
 	Figures  []Figure          `json:"figures"`
 	Split    []Split           `json:"split"`
+	// NotTaken says of figures with a bar why they could not be taken here. They count as neither met nor missed.
+	NotTaken map[string]string `json:"not_taken,omitempty"`
 	// Statements are Postgres' own account of each work; only where a profile was asked for.
 	Statements map[string][]Statement `json:"statements,omitempty"`
 }
@@ -36,11 +39,17 @@ type Figure struct {
 	// Must and Hoped are the bars; nil = there is none.
 	Must  *float64 `json:"must,omitempty"`
 	Hoped *float64 `json:"hoped,omitempty"`
+	// Counts are of what happened, by name; nil where there is nothing to count.
+	Counts map[string]int `json:"counts,omitempty"`
+	// Fault says what was not as it must be, whatever the value; the bar counts as missed then. "" = nothing.
+	Fault string `json:"fault,omitempty"`
 }
 
 // Met tells whether the figure is where it must be; without a bar it is.
 func (f Figure) Met() bool {
 	switch {
+	case f.Fault != "":
+		return false
 	case f.Must == nil:
 		return true
 	case f.Better == higher:
@@ -75,19 +84,36 @@ type Statement struct {
 	WALMB   float64 `json:"wal_mb"`
 }
 
-// add puts a figure in, with the median and quartiles of its samples.
-func (r *Report) add(name, unit, better string, samples []float64) {
+// add puts a figure in, with the median and quartiles of its samples. What it gives is good until the next one.
+func (r *Report) add(name, unit, better string, samples []float64) *Figure {
 	f := Figure{Name: name, Unit: unit, Better: better, Samples: samples,
 		Value: quantile(samples, 0.5), Q1: quantile(samples, 0.25), Q3: quantile(samples, 0.75)}
 	if bar, ok := bars[name]; ok {
 		f.Must, f.Hoped = &bar[0], &bar[1]
 	}
 	r.Figures = append(r.Figures, f)
+	return &r.Figures[len(r.Figures)-1]
 }
 
-// bars are what figures must reach and what is hoped for, by name. None is agreed yet; a figure that misses its bar
+// bars are what figures must reach and what is hoped for, by name, as the issue has them. A figure that misses its bar
 // makes `satchel-lab bench` fail.
-var bars = map[string][2]float64{}
+var bars = map[string][2]float64{
+	"push_vs_floor":         {0.2, 0.3},
+	"one_org_vs_eight":      {0.65, 0.9},
+	"push_slow_disk":        {3000, 8000},
+	"initial_vs_floor":      {0.5, 0.8},
+	"initial_gzip_vs_floor": {0.27, 0.4},
+	"delta_vs_floor":        {3, 2},
+	"delta_growth":          {1.3, 1.05},
+	"idle_body_bytes":       {150, 100},
+	"idle_vs_echo":          {5, 3},
+	"fanout_p50_vs_floor":   {1.5, 1},
+	"fanout_p99_vs_floor":   {2.5, 1},
+	"waiter_kib":            {40, 20},
+	"rss_mib":               {80, 50},
+	"morning_storm":         {60, 20},
+	"wire_bytes_per_visit":  {1500, 900},
+}
 
 // Missed lists the figures that are not where they must be.
 func (r *Report) Missed() []string {
@@ -114,19 +140,37 @@ func (r *Report) Print(out io.Writer) error {
 	fmt.Fprintf(out, "%s, %d cores, %d MiB; %s; Postgres %s, fsync %s, shared_buffers %s; a flush takes %.0f µs\n",
 		r.Machine.CPU, r.Machine.Cores, r.Machine.MemMiB, r.Machine.Go, r.Postgres["server_version"], r.Postgres["fsync"],
 		r.Postgres["shared_buffers"], r.FlushUS)
-	fmt.Fprintf(out, "%s: %d visits, %d reps, managers of %d; revision %s; %.0f s\n\n", r.Mode, r.Scale.visits(), r.Scale.reps(),
-		r.Scale.RepsPerTeam, r.Revision, r.TookS)
+	fmt.Fprintf(out, "%s: %d visits, %d reps, managers of %d; revision %s; %.0f s\n\n", r.Mode.Name, r.Mode.Scale.Visits(), r.Mode.Scale.Reps(),
+		r.Mode.Scale.RepsPerTeam, r.Revision, r.TookS)
 	t := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "figure\tmedian\tquartiles\tunit\tn\t")
+	fmt.Fprintln(t, "figure\tmedian\tquartiles\tunit\tn\tmust be\thoped for\t\t")
 	for _, f := range r.Figures {
-		mark := ""
-		if !f.Met() {
-			mark = "missed"
+		must, hoped, mark := "", "", ""
+		if f.Must != nil {
+			sign := "≤ "
+			if f.Better == higher {
+				sign = "≥ "
+			}
+			must, hoped, mark = sign+bar(*f.Must), bar(*f.Hoped), "ok"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s – %s\t%s\t%d\t%s\n", f.Name, short(f.Value), short(f.Q1), short(f.Q3), f.Unit, len(f.Samples), mark)
+		if !f.Met() {
+			mark = "MISSED"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s – %s\t%s\t%d\t%s\t%s\t%s\t\n", f.Name, short(f.Value), short(f.Q1), short(f.Q3), f.Unit, len(f.Samples), must, hoped, mark)
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	for _, f := range r.Figures {
+		for _, name := range slices.Sorted(maps.Keys(f.Counts)) {
+			fmt.Fprintf(out, "%s: %d %s\n", f.Name, f.Counts[name], name)
+		}
+		if f.Fault != "" {
+			fmt.Fprintf(out, "%s: %s\n", f.Name, f.Fault)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.NotTaken)) {
+		fmt.Fprintf(out, "%s was not taken: %s\n", name, r.NotTaken[name])
 	}
 	fmt.Fprintln(out, "\nwhere the processor's time goes (ms of one core)")
 	t = tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
@@ -137,12 +181,7 @@ func (r *Report) Print(out io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	works := make([]string, 0, len(r.Statements))
-	for work := range r.Statements {
-		works = append(works, work)
-	}
-	slices.Sort(works)
-	for _, work := range works {
+	for _, work := range slices.Sorted(maps.Keys(r.Statements)) {
 		fmt.Fprintf(out, "\nstatements of %s (the floor's too)\n", work)
 		t = tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprintln(t, "statement\tcalls\tms\tms a call\trows\tWAL MB\t")
@@ -155,6 +194,9 @@ func (r *Report) Print(out io.Writer) error {
 	}
 	return nil
 }
+
+// bar spells a bar as it was agreed.
+func bar(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 // short spells a number with three digits that matter.
 func short(v float64) string {

@@ -11,7 +11,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime"
+	"os/exec"
+	"runtime/debug"
 	"runtime/pprof"
 	"strings"
 	"sync"
@@ -23,29 +24,40 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+	"github.com/satchel-sync/satchel/internal/bench/dataset"
 	"github.com/satchel-sync/satchel/internal/pg"
 )
 
 // orders is the first line that a child reads: what to serve. It comes by a pipe, for the address has a password.
 type orders struct {
+	Serve       string `json:"serve"` // product or floor
 	DatabaseURL string `json:"database_url"`
 	Blobs       string `json:"blobs"`
 }
 
+// What a process serves.
+const (
+	product = "product"
+	floor   = "floor"
+)
+
 // addresses is the first line that it writes.
 type addresses struct {
-	Product string `json:"product"` // http://…
-	Echo    string `json:"echo"`    // http://…
-	Floor   string `json:"floor"`   // host:port
+	HTTP  string `json:"http"`            // http://…: the product, or the floor's echo and fan-out
+	Reads string `json:"reads,omitempty"` // host:port of the floor's reads
 }
 
-const echoPath = "/bench.v1.Echo/Echo"
+const (
+	echoPath   = "/bench.v1.Floor/Echo"
+	fanoutPath = "/bench.v1.Floor/Subscribe"
+)
 
 // floorFrame is how many changes the floor sends in one frame.
 const floorFrame = 200
 
-// Serve is the process of the servers: the product as it is served elsewhere, a bare Connect echo, and the floor's
-// reads over TCP. It takes orders from in, a line each, answers each with a line on out, and ends when in does.
+// Serve is a process of servers: the product alone as it is served elsewhere, or what it is compared with (a bare
+// Connect echo, a bare Connect fan-out, and the floor's reads over TCP). It takes orders from in, a line each, answers
+// each with a line on out, and ends when in does.
 func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -57,44 +69,53 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := json.Unmarshal(lines.Bytes(), &o); err != nil {
 		return err
 	}
-	pool, err := pg.Open(ctx, o.DatabaseURL, pg.Options{AppName: "satchel"}) // as many connections as `satchel serve`
+	pool, err := pg.Open(ctx, o.DatabaseURL, pg.Options{AppName: o.Serve}) // as many connections as `satchel serve`
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	floor, err := pg.Open(ctx, o.DatabaseURL, pg.Options{AppName: "floor"})
-	if err != nil {
-		return err
-	}
-	defer floor.Close()
-	a, err := newApp(ctx, pool, o.Blobs)
-	if err != nil {
-		return err
-	}
-	var listeners [3]net.Listener
-	for i := range listeners {
-		if listeners[i], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			return err
-		}
-		defer listeners[i].Close()
-	}
-	echo := &http.Server{Handler: echoHandler(), ReadHeaderTimeout: 10 * time.Second}
 	var loops sync.WaitGroup
 	defer loops.Wait()
-	defer echo.Close()
 	defer cancel()
-	loops.Go(func() { _ = a.Server.Serve(ctx, listeners[0]) })
-	loops.Go(func() { _ = echo.Serve(listeners[1]) })
-	loops.Go(func() { serveFloor(ctx, floor, listeners[2]) })
-	loops.Go(func() { _ = a.Run(ctx) })
-
-	first, err := json.Marshal(addresses{
-		Product: "http://" + listeners[0].Addr().String(), Echo: "http://" + listeners[1].Addr().String(), Floor: listeners[2].Addr().String(),
-	})
+	web, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer web.Close()
+	a := addresses{HTTP: "http://" + web.Addr().String()}
+	fan := &fan{subscribers: map[chan int64]struct{}{}}
+	switch o.Serve {
+	case product:
+		p, err := dataset.NewApp(ctx, pool, o.Blobs)
+		if err != nil {
+			return err
+		}
+		loops.Go(func() { _ = p.Server.Serve(ctx, web) })
+		loops.Go(func() { _ = p.Run(ctx) })
+	case floor:
+		reads, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer reads.Close()
+		a.Reads = reads.Addr().String()
+		srv := &http.Server{Handler: floorHandler(fan), ReadHeaderTimeout: 10 * time.Second}
+		defer srv.Close()
+		loops.Go(func() { _ = srv.Serve(web) })
+		loops.Go(func() { serveFloor(ctx, pool, reads) })
+	default:
+		return fmt.Errorf("bench: there is nothing like %q to serve", o.Serve)
+	}
+	first, err := json.Marshal(a)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "%s\n", first)
+	return obey(lines, out, fan)
+}
+
+// obey answers orders until there are no more.
+func obey(lines *bufio.Scanner, out io.Writer, fan *fan) (err error) {
 	var profile *os.File
 	for lines.Scan() {
 		order, arg, _ := strings.Cut(lines.Text(), " ")
@@ -102,8 +123,12 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 		switch order {
 		case "usage":
 			answer = usageOfSelf()
-		case "gc":
-			runtime.GC()
+		case "settle": // what is alive stays, the rest goes back to the system
+			debug.FreeOSMemory()
+			debug.FreeOSMemory() // finalizers of the first have run
+			answer = usageOfSelf()
+		case "publish":
+			answer = fan.publish()
 		case "profile":
 			if profile, err = os.Create(arg); err != nil {
 				return err
@@ -128,12 +153,56 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	return lines.Err()
 }
 
-// echoHandler is the least that Connect can do: it decodes a request and encodes an answer.
-func echoHandler() http.Handler {
+// fan sends what is published to all who subscribe.
+type fan struct {
+	mu          sync.Mutex
+	subscribers map[chan int64]struct{}
+}
+
+// publish gives the moment before the first is told, in nanoseconds since 1970.
+func (f *fan) publish() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now().UnixNano()
+	for ch := range f.subscribers {
+		ch <- now
+	}
+	return now
+}
+
+// subscribe is the stream of one: an empty message when he is known, then one for each publication.
+func (f *fan) subscribe(ctx context.Context, _ *connect.Request[satchelv1.WaitRequest], s *connect.ServerStream[satchelv1.WaitResponse]) error {
+	ch := make(chan int64, 1) // the bench publishes when all have had the last
+	f.mu.Lock()
+	f.subscribers[ch] = struct{}{}
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		delete(f.subscribers, ch)
+		f.mu.Unlock()
+	}()
+	if err := s.Send(&satchelv1.WaitResponse{}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ch:
+			if err := s.Send(&satchelv1.WaitResponse{Wake: true}); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// floorHandler is the least that Connect can do: an echo, which decodes a request and encodes an answer, and a stream.
+func floorHandler(f *fan) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(echoPath, connect.NewUnaryHandler(echoPath, func(_ context.Context, in *connect.Request[satchelv1.SyncRequest]) (*connect.Response[satchelv1.SyncResponse], error) {
 		return connect.NewResponse(&satchelv1.SyncResponse{ServerTimeMs: int64(in.Msg.Confirmed)}), nil
 	}))
+	mux.Handle(fanoutPath, connect.NewServerStreamHandler(fanoutPath, f.subscribe))
 	return mux
 }
 
@@ -220,4 +289,74 @@ func writeFrame(w *bufio.Writer, b []byte) error {
 	}
 	_, err := w.Write(b)
 	return err
+}
+
+// child is a process of servers, seen from the clients'.
+type child struct {
+	addresses
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+
+	mu sync.Mutex // one order at a time
+}
+
+const (
+	childStart = 30 * time.Second
+	childEnd   = 30 * time.Second
+)
+
+// startChild starts cmd, which must call [Serve]. It ends when this process does, in whatever way: its input closes.
+func startChild(ctx context.Context, cmd *exec.Cmd, o orders) (*child, error) {
+	c := &child{cmd: cmd}
+	var err error
+	if c.in, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	c.out = bufio.NewScanner(out)
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	line, err := json.Marshal(o)
+	if err == nil {
+		err = c.ask(ctx, string(line), &c.addresses)
+	}
+	if err != nil {
+		c.stop()
+		return nil, fmt.Errorf("bench: the servers did not start: %w", err)
+	}
+	return c, nil
+}
+
+// ask gives an order and reads its answer.
+func (c *child) ask(ctx context.Context, order string, answer any) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, childStart)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = c.cmd.Process.Kill() })() // so that the read below ends
+	if _, err := fmt.Fprintln(c.in, order); err != nil {
+		return err
+	}
+	if !c.out.Scan() {
+		return errors.Join(c.out.Err(), ctx.Err(), errors.New("bench: the servers' process ended; its errors stand above"))
+	}
+	return json.Unmarshal(c.out.Bytes(), answer)
+}
+
+func (c *child) order(ctx context.Context, order string) error {
+	var ok string
+	return c.ask(ctx, order, &ok)
+}
+
+// stop ends the process, by force when it does not go.
+func (c *child) stop() {
+	_ = c.in.Close()
+	timer := time.AfterFunc(childEnd, func() { _ = c.cmd.Process.Kill() })
+	defer timer.Stop()
+	_ = c.cmd.Wait() // what it had to say stands on its standard error
 }

@@ -43,6 +43,8 @@ type Config struct {
 	FallbackDir string
 	// Settings are Postgres' own, over the ones that this package chooses.
 	Settings map[string]string
+	// Env is added to the postmaster's environment, NAME=value; for the laboratory.
+	Env []string
 	// Log gets a line for what takes long (a new cluster, an adoption); nil means silence. Postgres' own log is
 	// postgres.log in the home.
 	Log io.Writer
@@ -218,7 +220,7 @@ func (s *Server) settings() []string {
 
 // up adopts a postmaster that runs on the data, or starts one.
 func (s *Server) up(ctx context.Context) error {
-	flags := strings.Join(s.settings(), "\n")
+	flags := strings.Join(append(s.settings(), s.cfg.Env...), "\n")
 	flagFile := filepath.Join(s.home, "settings")
 	if left := leftBehind(s.data()); left != nil {
 		before, _ := os.ReadFile(flagFile) // unreadable is different
@@ -275,6 +277,7 @@ func (s *Server) launch() (*process, error) {
 	args := append([]string{"-D", s.data(), "-p", strconv.Itoa(s.port), "-k", s.sockets}, s.settings()...)
 	cmd := s.who.command(context.Background(), s.home, filepath.Join(s.bin, "postgres"), args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(cmd.Env, s.cfg.Env...)
 	cmd.SysProcAttr.Setsid = true // Ctrl-C in the terminal is ours to handle, in order
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("devpg: %w", err)

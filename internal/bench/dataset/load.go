@@ -1,4 +1,4 @@
-package bench
+package dataset
 
 import (
 	"bytes"
@@ -28,7 +28,8 @@ const (
 )
 
 // loader fills the engine's tables by COPY as [syncengine.Engine.Import] would with the same records, commitSize at a
-// time; a test holds it to that. It also fills the floor's table with the visits.
+// time; a test holds it to that. It also fills the floor's table with the visits,
+// where the organisation has one.
 type loader struct {
 	pool   *pgxpool.Pool
 	org    satchel.ID
@@ -43,6 +44,7 @@ type loader struct {
 	counts       map[bucketKind]*count
 
 	records, heads, history, ledger, names, floor [][]any
+	sent                                          chan error // of the COPY that runs; nil = none does
 }
 
 type bucketKind struct {
@@ -53,7 +55,7 @@ type bucketKind struct {
 type count struct{ last, n, sum int64 }
 
 // load writes all items.
-func load(ctx context.Context, pool *pgxpool.Pool, engine *syncengine.Engine, org satchel.ID, w *world, now time.Time) error {
+func load(ctx context.Context, pool *pgxpool.Pool, engine *syncengine.Engine, org satchel.ID, w *World, now time.Time) error {
 	l := &loader{pool: pool, org: org, now: now, nums: map[access.Bucket]int64{}, owners: map[satchel.ID]satchel.ID{},
 		counts: map[bucketKind]*count{}}
 	var err error
@@ -79,9 +81,12 @@ func load(ctx context.Context, pool *pgxpool.Pool, engine *syncengine.Engine, or
 	}); err != nil {
 		return err
 	}
-	if _, err := pool.Exec(ctx, sqlFloorTable, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return err
+	if w.Floor {
+		if _, err := pool.Exec(ctx, sqlFloorTable, pgx.QueryExecModeSimpleProtocol); err != nil {
+			return err
+		}
 	}
+	defer func() { _ = l.wait() }() // behind an error that tells more
 	commit := make([]item, 0, commitSize)
 	for it := range w.items {
 		if commit = append(commit, it); len(commit) < commitSize {
@@ -98,11 +103,14 @@ func load(ctx context.Context, pool *pgxpool.Pool, engine *syncengine.Engine, or
 	if err := l.copy(ctx); err != nil {
 		return err
 	}
-	return l.finish(ctx)
+	if err := l.wait(); err != nil {
+		return err
+	}
+	return l.finish(ctx, w.Floor)
 }
 
 // commit prepares what one commit of the engine would write.
-func (l *loader) commit(ctx context.Context, w *world, items []item) error {
+func (l *loader) commit(ctx context.Context, w *World, items []item) error {
 	if len(items) == 0 {
 		return nil
 	}
@@ -116,16 +124,16 @@ func (l *loader) commit(ctx context.Context, w *world, items []item) error {
 	all := make([]placed, len(items))
 	for i, it := range items {
 		p := placed{kind: l.schema.Kind(it.kind)}
-		fields, err := schema.DecodeFields(encode(it.fields))
+		fields, err := schema.DecodeFields(Encode(it.fields))
 		if err != nil {
 			return err
 		}
 		if bad := p.kind.CheckFields(fields); bad != nil {
-			return fmt.Errorf("bench: %s: %s %v", it.kind, bad.Detail, bad.Paths)
+			return fmt.Errorf("dataset: %s: %s %v", it.kind, bad.Detail, bad.Paths)
 		}
 		rec, bad := schema.New(p.kind, it.id, it.author, 1, schema.Edit{At: it.at.UnixMilli(), Fields: fields})
 		if bad != nil {
-			return fmt.Errorf("bench: %s: %s %v", it.kind, bad.Detail, bad.Paths)
+			return fmt.Errorf("dataset: %s: %s %v", it.kind, bad.Detail, bad.Paths)
 		}
 		p.rec = rec
 		if p.kind.Parent != "" {
@@ -136,8 +144,8 @@ func (l *loader) commit(ctx context.Context, w *world, items []item) error {
 		}
 		p.place = access.Place(p.kind, rec, p.parentOwner, l.dir, l.zone)
 		all[i] = p
-		if it.kind == "visit" {
-			l.floor = append(l.floor, []any{it.id, it.author, w.teams[it.team], l.seq, it.at.UnixMilli(), encode(fields)})
+		if it.kind == "visit" && w.Floor {
+			l.floor = append(l.floor, []any{it.id, it.author, w.Teams[it.team], l.seq, it.at.UnixMilli(), Encode(fields)})
 		}
 	}
 	slices.SortFunc(all, func(a, b placed) int { return bytes.Compare(a.rec.ID[:], b.rec.ID[:]) })
@@ -155,7 +163,7 @@ func (l *loader) commit(ctx context.Context, w *world, items []item) error {
 		}
 		slices.Sort(buckets)
 		stamps := fmt.Sprintf(`{"":[1,%d,"",0]}`, p.rec.EventMS)
-		l.records = append(l.records, []any{l.org, p.rec.ID, p.rec.Kind, int64(1), encode(p.rec.Data), []byte(stamps), buckets,
+		l.records = append(l.records, []any{l.org, p.rec.ID, p.rec.Kind, int64(1), Encode(p.rec.Data), []byte(stamps), buckets,
 			pg.NullID(p.rec.Author), pg.NullID(p.rec.OwnerID(p.kind)), pg.NullID(p.parent), pg.NullID(p.parentOwner),
 			p.rec.EventMS, l.schema.Version, false})
 		l.history = append(l.history, []any{l.org, p.rec.ID, satchel.NewID(), int64(1), syncengine.Create.String(), importSource,
@@ -210,31 +218,57 @@ func digest(id satchel.ID, rev uint64) int64 {
 	return int64(h.Sum32())
 }
 
-// copy sends what was prepared.
+// part is what one COPY sends.
+type part struct {
+	table   pgx.Identifier
+	rows    [][]any
+	columns []string
+}
+
+// copy sends what was prepared, while more is being prepared.
 func (l *loader) copy(ctx context.Context) error {
-	for _, t := range []struct {
-		table   pgx.Identifier
-		rows    *[][]any
-		columns []string
-	}{
-		{pgx.Identifier{"record"}, &l.records, []string{"org_id", "id", "kind", "rev", "data", "stamps", "buckets", "author",
+	if err := l.wait(); err != nil {
+		return err
+	}
+	parts := []part{
+		{pgx.Identifier{"record"}, l.records, []string{"org_id", "id", "kind", "rev", "data", "stamps", "buckets", "author",
 			"owner", "parent", "parent_owner", "event_ms", "schema_version", "deleted"}},
-		{pgx.Identifier{"head"}, &l.heads, []string{"org_id", "bucket", "record_id", "kind", "seq", "present"}},
-		{pgx.Identifier{"history"}, &l.history, []string{"org_id", "record_id", "id", "rev", "op", "source", "event_ms", "received_at"}},
-		{pgx.Identifier{"ledger_source"}, &l.ledger, []string{"org_id", "source", "key", "verdict", "seq", "at"}},
-		{pgx.Identifier{"bucket_name"}, &l.names, []string{"org_id", "stem", "month", "num"}},
-		{pgx.Identifier{"bench_floor", "visit"}, &l.floor, []string{"id", "owner", "team", "seq", "event_ms", "data"}},
-	} {
-		if _, err := l.pool.CopyFrom(ctx, t.table, t.columns, pgx.CopyFromRows(*t.rows)); err != nil {
-			return fmt.Errorf("bench: COPY %v: %w", t.table, err)
+		{pgx.Identifier{"head"}, l.heads, []string{"org_id", "bucket", "record_id", "kind", "seq", "present"}},
+		{pgx.Identifier{"history"}, l.history, []string{"org_id", "record_id", "id", "rev", "op", "source", "event_ms", "received_at"}},
+		{pgx.Identifier{"ledger_source"}, l.ledger, []string{"org_id", "source", "key", "verdict", "seq", "at"}},
+		{pgx.Identifier{"bucket_name"}, l.names, []string{"org_id", "stem", "month", "num"}},
+	}
+	if len(l.floor) > 0 {
+		parts = append(parts, part{pgx.Identifier{"bench_floor", "visit"}, l.floor, []string{"id", "owner", "team", "seq", "event_ms", "data"}})
+	}
+	l.records, l.heads, l.history, l.ledger, l.names, l.floor = nil, nil, nil, nil, nil, nil
+	sent := make(chan error, 1)
+	go func() { sent <- send(ctx, l.pool, parts) }()
+	l.sent = sent
+	return nil
+}
+
+func send(ctx context.Context, pool *pgxpool.Pool, parts []part) error {
+	for _, p := range parts {
+		if _, err := pool.CopyFrom(ctx, p.table, p.columns, pgx.CopyFromRows(p.rows)); err != nil {
+			return fmt.Errorf("dataset: COPY %v: %w", p.table, err)
 		}
-		*t.rows = (*t.rows)[:0]
 	}
 	return nil
 }
 
+// wait waits for the COPY that runs.
+func (l *loader) wait() error {
+	if l.sent == nil {
+		return nil
+	}
+	err := <-l.sent
+	l.sent = nil
+	return err
+}
+
 // finish writes the counts and the clock, and the floor's indexes.
-func (l *loader) finish(ctx context.Context) error {
+func (l *loader) finish(ctx context.Context, floor bool) error {
 	keys := slices.SortedFunc(maps.Keys(l.counts), func(a, b bucketKind) int { return int(a.num - b.num) })
 	for part := range slices.Chunk(keys, 10_000) {
 		var nums, last, n, sums []int64
@@ -247,7 +281,7 @@ func (l *loader) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := l.pool.Exec(ctx, sqlFinishClock, l.org, l.seq, l.buckets); err != nil {
+	if _, err := l.pool.Exec(ctx, sqlFinishClock, l.org, l.seq, l.buckets); err != nil || !floor {
 		return err
 	}
 	_, err := l.pool.Exec(ctx, sqlFloorIndexes, pgx.QueryExecModeSimpleProtocol)

@@ -1,4 +1,4 @@
-package bench
+package dataset
 
 import (
 	"context"
@@ -16,11 +16,15 @@ import (
 	"github.com/satchel-sync/satchel/syncengine"
 )
 
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+var tiny = Org{Slug: "bench", Scale: Tiny, Seed: 7, Floor: true}
+
 // loaded is a database with the world's people, on which its records are loaded in one way or the other.
-func loaded(t *testing.T, w *world, how func(*pgxpool.Pool, *app.App, satchel.ID) error) (*pgxpool.Pool, *app.App, satchel.ID) {
+func loaded(t *testing.T, w *World, how func(*pgxpool.Pool, *app.App, satchel.ID) error) (*pgxpool.Pool, *app.App, satchel.ID) {
 	t.Helper()
 	pool := pgtest.New(t)
-	a, err := newApp(t.Context(), pool, t.TempDir())
+	a, err := NewApp(t.Context(), pool, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,14 +38,14 @@ func loaded(t *testing.T, w *world, how func(*pgxpool.Pool, *app.App, satchel.ID
 	return pool, a, org
 }
 
-func copied(t *testing.T, w *world) (*pgxpool.Pool, *app.App, satchel.ID) {
+func copied(t *testing.T, w *World) (*pgxpool.Pool, *app.App, satchel.ID) {
 	return loaded(t, w, func(pool *pgxpool.Pool, a *app.App, org satchel.ID) error {
-		return load(t.Context(), pool, a.Engine, org, w, present)
+		return load(t.Context(), pool, a.Engine, org, w, Present)
 	})
 }
 
 // imported loads through the engine, in the same commits.
-func imported(t *testing.T, w *world) (*pgxpool.Pool, *app.App, satchel.ID) {
+func imported(t *testing.T, w *World) (*pgxpool.Pool, *app.App, satchel.ID) {
 	return loaded(t, w, func(pool *pgxpool.Pool, a *app.App, org satchel.ID) error {
 		var seq, rights, buckets int64
 		if err := pool.QueryRow(t.Context(), sqlStart, org).Scan(&seq, &rights, &buckets); err != nil {
@@ -77,7 +81,7 @@ var tables = []string{
 
 func TestTheLoaderWritesWhatTheEngineWouldWrite(t *testing.T) {
 	t.Parallel()
-	w, err := newWorld(Tiny)
+	w, err := NewWorld(tiny)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +117,7 @@ func column(t *testing.T, pool *pgxpool.Pool, sql string) []string {
 
 func TestEveryPersonPullsWhatWasLoadedForHimAndTheCountsAreThose(t *testing.T) {
 	t.Parallel()
-	w, err := newWorld(Tiny)
+	w, err := NewWorld(tiny)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +125,7 @@ func TestEveryPersonPullsWhatWasLoadedForHimAndTheCountsAreThose(t *testing.T) {
 
 	// What each bucket must hold, anew from the heads.
 	if wrong := column(t, pool, `SELECT to_jsonb(b) FROM bucket b WHERE b.count <>
-		(SELECT count(*) FROM head h WHERE h.org_id = b.org_id AND h.bucket = b.num AND h.kind = b.kind AND h.present)`); len(wrong) > 0 {
+		(SELECT count(*) FROM head h WHERE h.org_id = b.org_id AND h.bucket = b.num AND h.kind = b.kind AND h.Present)`); len(wrong) > 0 {
 		t.Errorf("counts that are not those of the heads: %v", wrong)
 	}
 	sums := map[int64]int64{}
@@ -151,14 +155,14 @@ func TestEveryPersonPullsWhatWasLoadedForHimAndTheCountsAreThose(t *testing.T) {
 	}
 
 	// And a fresh phone gets it.
-	for rep, person := range w.reps {
-		if n := visitsOf(t, a, &satchel.Principal{Org: org, Person: person, Device: satchel.NewID(), Roles: []string{"rep"}}); n != w.scale.VisitsPerRep {
+	for rep, person := range w.Reps {
+		if n := visitsOf(t, a, &satchel.Principal{Org: org, Person: person, Device: satchel.NewID(), Roles: []string{"rep"}}); n != w.Scale.VisitsPerRep {
 			t.Errorf("rep %d pulls %d visits", rep, n)
 		}
 	}
-	for _, person := range w.managers {
+	for _, person := range w.Managers {
 		n := visitsOf(t, a, &satchel.Principal{Org: org, Person: person, Device: satchel.NewID(), Roles: []string{"manager"}})
-		if want := w.scale.VisitsPerRep * w.scale.RepsPerTeam; n != want {
+		if want := w.Scale.VisitsPerRep * w.Scale.RepsPerTeam; n != want {
 			t.Errorf("a manager pulls %d visits, not %d", n, want)
 		}
 	}
@@ -188,7 +192,7 @@ func visitsOf(t *testing.T, a *app.App, p *satchel.Principal) int {
 
 func TestVisitsAreAsLargeAsThoseThatOtherSystemsWereMeasuredWith(t *testing.T) {
 	t.Parallel()
-	w, err := newWorld(Tiny)
+	w, err := NewWorld(tiny)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,13 +209,13 @@ func TestVisitsAreAsLargeAsThoseThatOtherSystemsWereMeasuredWith(t *testing.T) {
 func TestTheSameScaleGivesTheSameWorld(t *testing.T) {
 	t.Parallel()
 	text := func() string {
-		w, err := newWorld(Tiny)
+		w, err := NewWorld(tiny)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var b strings.Builder
 		for it := range w.items {
-			b.WriteString(it.id.String() + it.at.Format(time.RFC3339) + string(encode(it.fields)) + "\n")
+			b.WriteString(it.id.String() + it.at.Format(time.RFC3339) + string(Encode(it.fields)) + "\n")
 		}
 		return b.String()
 	}
