@@ -46,6 +46,11 @@ type Config struct {
 	Language string
 	// MaxBytes is the budget of one page, at most 4 MiB; 0 = the server's default, 256 KiB.
 	MaxBytes uint32
+	// AppVersion is shown to the office and sent with each call, at most 64 bytes; "" = as at the sign-in.
+	AppVersion string
+	// Profile of the schema by which the device follows fewer kinds and months, such as "phone" or "mini_program"; "" =
+	// everything. It may change from one start to the next: the next Sync takes away or brings what differs.
+	Profile string
 	// SchemaVersion is the one that the app was built for; 0 = the organisation's current one.
 	SchemaVersion uint32
 	// Timeout of one call; 0 = 30 seconds. Wait takes at least 35, for the server holds it for 25.
@@ -70,12 +75,20 @@ type Client struct {
 	media  satchelv1connect.MediaServiceClient
 	device satchelv1connect.DeviceServiceClient
 
+	unclaim func() // gives the store back
+
 	syncing, refreshing, uploading gate
+
+	// These belong to whoever passed the gate syncing.
+	counted  bool // the table of records was counted since New
+	uploaded bool // the last call during a repair sent mutations: the next one repairs
+	single   bool // rows that the server did not take are salvaged one by one
 
 	mu       sync.Mutex // guards what follows
 	identity identity   // as stored
 	batch    int        // mutations to send at once; halved on a time-out
 	budget   uint32     // bytes of a page; 0 = the server's default; halved on a time-out
+	closed   bool
 
 	recorded, attached chan struct{} // capacity 1: something new for Run's loops
 }
@@ -94,11 +107,15 @@ const (
 	maxClockPairs    = 32
 )
 
-// New opens a client on a store. A new store gets a random installation id, and an older one is continued where it
-// stopped. It makes no call.
+// New opens a client on a store and claims it until [Client.Close]: a second one on the same store is refused with
+// [ErrStoreInUse]. A new store gets a random installation id, and an older one is continued where it stopped, whatever
+// was under way. It makes no call.
 func New(cfg Config) (*Client, error) {
 	if cfg.BaseURL == "" || cfg.Store == nil {
 		return nil, errors.New("satchelclient: Config.BaseURL and Config.Store are required")
+	}
+	if len(cfg.Profile) > 64 || len(cfg.AppVersion) > 64 {
+		return nil, errors.New("satchelclient: Config.Profile and Config.AppVersion have at most 64 bytes")
 	}
 	if cfg.MaxBytes > maxPageBytes {
 		return nil, fmt.Errorf("satchelclient: Config.MaxBytes is at most %d", maxPageBytes)
@@ -148,7 +165,11 @@ func New(cfg Config) (*Client, error) {
 		recorded:   make(chan struct{}, 1),
 		attached:   make(chan struct{}, 1),
 	}
-	err := c.update(context.Background(), "open", func(tx Tx) error {
+	var err error
+	if c.unclaim, err = cfg.Store.Claim(); err != nil {
+		return nil, err
+	}
+	err = c.update(context.Background(), "open", func(tx Tx) error {
 		id, err := getMeta[identity](tx, metaIdentity)
 		if err != nil {
 			return err
@@ -163,15 +184,42 @@ func New(cfg Config) (*Client, error) {
 		return sweepMedia(tx)
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// Close gives the store back, which another client can then have, and does not close it. Calls that are under way fail
+// with [ErrClosed] at their next step, as after a kill: nothing is lost.
+func (c *Client) Close() error {
+	// Within a transaction, so that none of this client's comes after it. A store that was closed has none.
+	err := c.store.Update(context.Background(), func(Tx) error { c.shut(); return nil })
+	if err != nil {
+		c.shut()
+	}
+	c.unclaim()
+	return nil
+}
+
+func (c *Client) shut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+}
+
+func (c *Client) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 // update is every write of the client to its store: one local transaction, with a point to be killed at before and
 // after its commit.
 func (c *Client) update(ctx context.Context, step string, fn func(Tx) error) error {
 	err := c.store.Update(ctx, func(tx Tx) error {
+		if c.isClosed() {
+			return ErrClosed
+		}
 		if err := fn(tx); err != nil {
 			return err
 		}

@@ -4,7 +4,7 @@
 //   - owns: the local store behind [Store] and everything in it; one process and one [Client] per store
 //   - promises: what was recorded survives a kill at any step and takes effect once; what is shown changes only at
 //     checkpoints, by the person's own mutations, and by what must go at once; records never wait for media
-//   - may import: the root package, gen/, connect, protobuf, golang.org/x/sync. It links no database: stores are in
+//   - may import: the root package, gen/, internal/mutant, connect, protobuf, golang.org/x/sync. It links no database: stores are in
 //     memstore and sqlitestore
 //   - start reading at: [New], [Client.SyncOnce], then page.go
 //

@@ -32,9 +32,11 @@ var (
 	ErrTooLarge = errors.New("satchelclient: too large")
 	// ErrNotFound: the store has no such thing, or the server has none that this person may see.
 	ErrNotFound = errors.New("satchelclient: not found")
-	// ErrNumberGap: the server expects a number that this device no longer holds (the server's database was
-	// restored). Everything is kept; the office must repair the device.
-	ErrNumberGap = errors.New("satchelclient: the server expects mutations that this device no longer holds")
+	// ErrStoreInUse: another process, or another client of this one, has the store. Close that one first; a process that
+	// was killed no longer has it.
+	ErrStoreInUse = errors.New("satchelclient: the store is in use; one client at a time may have it")
+	// ErrClosed: this client was closed.
+	ErrClosed = errors.New("satchelclient: the client is closed")
 )
 
 // Error is a call that the server refused or that did not reach it.
@@ -91,6 +93,16 @@ func (e *Error) timedOut() bool {
 	return e.Code == connect.CodeDeadlineExceeded || e.Reason == satchel.ReasonDeadline
 }
 
+// noAnswer tells whether a code that this side chose, not the server, says no more than that no answer of the server's came:
+// the connection was reset or cut in the middle, or something on the way answered in its place, as a hotel's log-in page.
+func noAnswer(c connect.Code) bool {
+	switch c {
+	case connect.CodeCanceled, connect.CodeUnknown, connect.CodeInternal, connect.CodeInvalidArgument, connect.CodeDataLoss:
+		return true
+	}
+	return false
+}
+
 // callError turns what a call returned into an *Error. The end of the caller's own context stays what it is.
 func callError(ctx context.Context, err error) error {
 	if err == nil {
@@ -103,7 +115,7 @@ func callError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Code = connect.CodeDeadlineExceeded
-	case e.Code == connect.CodeCanceled: // not by the caller: connect's word for a connection that was reset
+	case !connect.IsWireError(err) && noAnswer(e.Code):
 		e.Code = connect.CodeUnavailable
 	}
 	ce, ok := errors.AsType[*connect.Error](err)

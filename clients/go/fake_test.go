@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -55,6 +54,13 @@ type fake struct {
 	applied map[string]int                      // by random id
 	rows    map[string]*row
 
+	digests  bool   // checkpoints state them
+	cut      uint64 // of the epoch before this one: what was lost is beyond it
+	repairs  []*satchelv1.RepairRequest
+	plan     func(*satchelv1.RepairPlan) // sees or changes a plan
+	onRepair func(*satchelv1.RepairRequest) error
+	salvaged map[string]*satchelv1.Change
+
 	uploads   map[string][]byte // by hash
 	stored    map[string]bool
 	chunk     uint32
@@ -82,7 +88,7 @@ func startFake() (*fake, func()) {
 	f := &fake{
 		person: satchel.NewID(), org: satchel.NewID(), device: satchel.NewID(), pageRows: 100,
 		lanes: map[satchel.ID][]*satchelv1.Verdict{}, ids: map[satchel.ID][]string{}, applied: map[string]int{},
-		rows: map[string]*row{}, uploads: map[string][]byte{}, stored: map[string]bool{}, chunk: 1 << 20, waits: make(chan struct{}),
+		rows: map[string]*row{}, salvaged: map[string]*satchelv1.Change{}, uploads: map[string][]byte{}, stored: map[string]bool{}, chunk: 1 << 20, waits: make(chan struct{}),
 	}
 	mux := http.NewServeMux()
 	mux.Handle(satchelv1connect.NewAuthServiceHandler(f))
@@ -194,6 +200,11 @@ func (f *fake) Sync(ctx context.Context, req *satchelv1.SyncRequest) (*satchelv1
 
 func (f *fake) sync(req *satchelv1.SyncRequest) *satchelv1.SyncResponse {
 	res := &satchelv1.SyncResponse{ServerTimeMs: serverTime}
+	if f.cut > 0 && f.beyond(req.SeenSeq) {
+		res.Directives = []*satchelv1.Directive{{Order: &satchelv1.Directive_Restored{Restored: &satchelv1.Restored{
+			AfterSeq: f.cut, ExpectedNumber: uint64(len(f.lanes[f.device])) + 1, Seq: f.seq}}}}
+		return res
+	}
 	f.seq++
 	for _, m := range req.Mutations {
 		lane, ids := f.lanes[f.device], f.ids[f.device]
@@ -202,6 +213,13 @@ func (f *fake) sync(req *satchelv1.SyncRequest) *satchelv1.SyncResponse {
 			res.ExpectedNumber = uint64(len(lane)) + 1
 		case m.Number <= uint64(len(lane)) && ids[m.Number-1] == m.Id:
 			res.Verdicts = append(res.Verdicts, lane[m.Number-1])
+		case m.Number > uint64(len(lane)) && m.Skip != nil:
+			v := &satchelv1.Verdict{Number: m.Number, Seq: f.seq, Status: satchelv1.Status_STATUS_APPLIED}
+			for range m.Skip.To - m.Number {
+				lane, ids = append(lane, &satchelv1.Verdict{}), append(ids, "skipped")
+			}
+			f.lanes[f.device], f.ids[f.device] = append(lane, v), append(ids, m.Id)
+			res.Verdicts = append(res.Verdicts, v)
 		case m.Number <= uint64(len(lane)):
 			f.device = satchel.NewID()
 			res.Verdicts = nil
@@ -209,7 +227,10 @@ func (f *fake) sync(req *satchelv1.SyncRequest) *satchelv1.SyncResponse {
 			return res
 		default:
 			v := &satchelv1.Verdict{Number: m.Number, Seq: f.seq, Status: satchelv1.Status_STATUS_APPLIED}
-			refused := false
+			refused := m.Envelope != nil
+			if refused {
+				v.Status, v.Reason = satchelv1.Status_STATUS_REJECTED, satchelv1.Reason_REASON_MALFORMED
+			}
 			if f.refuse != nil {
 				if status, reason := f.refuse(m); status != 0 {
 					v.Status, v.Reason, refused = status, reason, true
@@ -221,6 +242,13 @@ func (f *fake) sync(req *satchelv1.SyncRequest) *satchelv1.SyncResponse {
 			f.lanes[f.device], f.ids[f.device] = append(lane, v), append(ids, m.Id)
 			res.Verdicts = append(res.Verdicts, v)
 		}
+	}
+	if req.NoPage {
+		return res
+	}
+	if seq, _ := placeOf(req.Cursor); f.cut > 0 && f.beyond(seq) {
+		res.Directives = []*satchelv1.Directive{{Order: &satchelv1.Directive_Repair{Repair: &satchelv1.RepairOrder{Salvage: true}}}}
+		return res
 	}
 	res.Page = f.page(req.Cursor)
 	return res
@@ -256,7 +284,7 @@ func (f *fake) apply(m *satchelv1.Mutation) {
 }
 
 func (f *fake) touch(r *row) {
-	r.seq, r.change.Rev = f.seq, r.change.Rev+1
+	r.seq, r.change.Rev = f.seq, max(r.change.Rev+1, f.seq>>40<<40)
 	text, err := json.Marshal(r.fields)
 	if err != nil {
 		panic(err)
@@ -283,13 +311,7 @@ func (f *fake) put(kind string, id satchel.ID, fields map[string]any) {
 
 // page gives rows after the cursor "seq/id", in that order.
 func (f *fake) page(cursor []byte) *satchelv1.Page {
-	var seq uint64
-	var id string
-	if cursor != nil {
-		s, i, _ := bytes.Cut(cursor, []byte("/"))
-		seq, _ = strconv.ParseUint(string(s), 10, 64)
-		id = string(i)
-	}
+	seq, id := placeOf(cursor)
 	all := slices.SortedFunc(maps.Values(f.rows), func(a, b *row) int {
 		if a.seq != b.seq {
 			return int(a.seq) - int(b.seq)
@@ -311,6 +333,13 @@ func (f *fake) page(cursor []byte) *satchelv1.Page {
 	p.Cursor = fmt.Appendf(nil, "%d/~", f.seq)
 	p.SchemaVersion = 3
 	p.Checkpoint, p.Seq, p.Token = true, f.seq, fmt.Appendf(nil, "token-%d", f.seq)
+	if f.digests {
+		p.Digest = new(satchelv1.Digest)
+		for _, d := range f.shelves() {
+			p.Digest.Count += d.Digest.Count
+			p.Digest.Sum += d.Digest.Sum
+		}
+	}
 	return p
 }
 

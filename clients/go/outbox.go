@@ -9,6 +9,7 @@ import (
 
 	"github.com/satchel-sync/satchel"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+	"github.com/satchel-sync/satchel/internal/mutant"
 )
 
 // logKeptMs is how long a verdict and its mutation stay in the log: as long as the server's backups may be old, so that
@@ -59,15 +60,24 @@ func (c *Client) Settled(ctx context.Context, after uint64, limit int) ([]Settle
 // sending is what one call takes from the outbox.
 type sending struct {
 	mutations []*satchelv1.Mutation
-	orders    map[uint64]uint64 // number → order
+	keys      map[uint64][]byte // number → key in the outbox
 	pending   int               // all in the outbox, these included
 	request   *satchelv1.SyncRequest
 }
 
+// last gives the last mutation taken; nil = none.
+func (s *sending) last() *satchelv1.Mutation {
+	if len(s.mutations) == 0 {
+		return nil
+	}
+	return s.mutations[len(s.mutations)-1]
+}
+
 // number takes the first mutations of the outbox, gives numbers to those that have none, and makes the request. The
-// numbers are durable when it returns, and only then may they be sent.
-func (c *Client) number(ctx context.Context, batch int, budget uint32) (sending, error) {
-	s := sending{orders: map[uint64]uint64{}}
+// numbers are durable when it returns, and only then may they be sent. What cannot be sent as it is gives its place to an
+// envelope.
+func (c *Client) number(ctx context.Context, batch int, budget uint32, noPage bool) (sending, error) {
+	s := sending{keys: map[uint64][]byte{}}
 	err := c.update(ctx, "number", func(tx Tx) error {
 		at, err := getMeta[place](tx, metaPlace)
 		if err != nil {
@@ -79,7 +89,8 @@ func (c *Client) number(ctx context.Context, batch int, budget uint32) (sending,
 		}
 		s.request = &satchelv1.SyncRequest{
 			Confirmed: n.Next - 1, Cursor: at.Cursor, MaxBytes: budget, SchemaVersion: c.cfg.SchemaVersion,
-			Outbox: new(satchelv1.Outbox),
+			Outbox: new(satchelv1.Outbox), NoPage: noPage, Profile: c.cfg.Profile, SeenSeq: at.Seen, AppVersion: c.cfg.AppVersion,
+			CompletesRows: true,
 		}
 		size, full := 0, false
 		var boots []string
@@ -88,9 +99,12 @@ func (c *Client) number(ctx context.Context, batch int, budget uint32) (sending,
 			if full {
 				return nil // only counted
 			}
-			m := new(satchelv1.Mutation)
-			if err := unmarshal(value, m); err != nil {
-				return err
+			m, ok := readOutbox(value)
+			if !ok || len(value) > maxMutationBytes {
+				if m, err = c.envelop(tx, key, value, s.last(), n.Next); err != nil {
+					return err
+				}
+				value = nil // a few bytes now
 			}
 			boot := m.GetRecorded().GetBoot()
 			isNew := boot != "" && !slices.Contains(boots, boot)
@@ -116,7 +130,8 @@ func (c *Client) number(ctx context.Context, batch int, budget uint32) (sending,
 			}
 			size += len(value) + 16 // its number, tag and length
 			s.mutations = append(s.mutations, m)
-			s.orders[m.Number] = uintOf(key)
+			s.keys[m.Number] = slices.Clone(key)
+			full = m.Skip != nil // what follows is sent with the next call
 			return nil
 		})
 		if err != nil {
@@ -148,25 +163,32 @@ func (c *Client) number(ctx context.Context, batch int, budget uint32) (sending,
 
 // settle stores what became of a mutation: it leaves the outbox for the log. Its ops stay shown until a checkpoint at
 // or past the verdict's seq, unless nothing of it took effect.
-func (c *Client) settle(tx Tx, order, serverMs uint64, v *satchelv1.Verdict) (Settled, error) {
+func (c *Client) settle(tx Tx, key []byte, serverMs int64, v *satchelv1.Verdict) (Settled, error) {
+	order := uintOf(key)
 	s := Settled{Order: order, Device: c.snapshot().Device, Mutation: new(satchelv1.Mutation), Verdict: v}
-	value, err := tx.Get(TableOutbox, uintKey(order))
+	value, err := tx.Get(TableOutbox, key)
 	if err != nil {
 		return s, err
 	}
 	if err := unmarshal(value, s.Mutation); err != nil {
 		return s, err
 	}
+	if s.Mutation.Skip != nil { // nobody's work: it stands in no log, and under no order of its own
+		return s, tx.Delete(TableOutbox, key)
+	}
 	verdict, err := proto.Marshal(v)
 	if err != nil {
 		return s, err
 	}
-	err = putJSON(tx, TableVerdict, uintKey(order), verdictRow{Device: s.Device, ServerMs: int64(serverMs), Mutation: value, Verdict: verdict})
+	err = putJSON(tx, TableVerdict, uintKey(order), verdictRow{Device: s.Device, ServerMs: serverMs, Mutation: value, Verdict: verdict})
 	if err != nil {
 		return s, err
 	}
-	if err := tx.Delete(TableOutbox, uintKey(order)); err != nil {
+	if err := tx.Delete(TableOutbox, key); err != nil {
 		return s, err
+	}
+	if mutant.On(mutant.OverlayEarly) {
+		return s, hide(tx, order, s.Mutation)
 	}
 	if nothingHappened(v.Status) {
 		return s, hide(tx, order, s.Mutation)
@@ -192,43 +214,69 @@ func hide(tx Tx, order uint64, m *satchelv1.Mutation) error {
 	return nil
 }
 
-// hideSettled takes off what is settled at or before seq: the checkpoint shows it.
-func hideSettled(tx Tx, seq uint64) error {
-	return tx.Scan(TableSettled, nil, nil, func(key, value []byte) error {
+// hideSettled takes off what is settled at or before seq: the checkpoint shows it. Own creations that it does not show,
+// for they lie in no bucket that the device follows, are noted as kept at the office, where list says so (S14).
+func hideSettled(tx Tx, seq uint64, nowMs int64, list bool) error {
+	noted := false
+	err := tx.Scan(TableSettled, nil, nil, func(key, value []byte) error {
 		s, err := readSettled(value)
 		if err != nil || s.Seq > seq {
 			return err
+		}
+		if list {
+			n, err := noteOffice(tx, key, s.Mutation, nowMs)
+			if err != nil {
+				return err
+			}
+			noted = noted || n
 		}
 		if err := hide(tx, uintOf(key), s.Mutation); err != nil {
 			return err
 		}
 		return tx.Delete(TableSettled, key)
 	})
+	if err != nil || !noted {
+		return err
+	}
+	return trimAged(tx, TableOffice, nowMs)
 }
 
-// renumber takes the numbers off all pending mutations; under the new device id they begin again at 1. Their random
-// ids stay, so that the server knows again what it had already taken.
-func renumber(tx Tx) error {
-	n, err := getNumbers(tx)
-	if err != nil {
-		return err
-	}
-	n.Next = 1
-	err = tx.Scan(TableOutbox, nil, nil, func(key, value []byte) error {
-		m := new(satchelv1.Mutation)
-		if err := unmarshal(value, m); err != nil {
-			return err
+// noteOffice notes the creations of a settled mutation that are not on the device at this checkpoint.
+func noteOffice(tx Tx, key []byte, m *satchelv1.Mutation, nowMs int64) (noted bool, err error) {
+	at := nowMs
+	if b, err := tx.Get(TableVerdict, key); err != nil {
+		return false, err
+	} else if b != nil {
+		row, v, err := readLog(b)
+		if err != nil || v.Status == satchelv1.Status_STATUS_UNSUPPORTED {
+			return false, err
 		}
-		if m.Number == 0 {
-			return nil
-		}
-		m.Number = 0
-		return putProto(tx, TableOutbox, key, m)
-	})
-	if err != nil {
-		return err
+		at = row.ServerMs
 	}
-	return putMeta(tx, metaNumbers, n)
+	for _, op := range m.Ops {
+		id, err := satchel.ParseID(op.RecordId)
+		if err != nil {
+			return noted, err
+		}
+		old, listed, err := getAged(tx, TableOffice, id)
+		if err != nil {
+			return noted, err
+		}
+		switch {
+		case op.GetDelete() != nil || listed && old.Dead:
+			err = tx.Delete(TableOffice, id[:])
+		case op.GetCreate() != nil && !listed:
+			var shown []byte
+			if shown, err = tx.Get(TableRecord, recordKey(op.Kind, id)); err == nil && shown == nil {
+				noted = true
+				err = putJSON(tx, TableOffice, id[:], aged{Kind: op.Kind, Ms: at})
+			}
+		}
+		if err != nil {
+			return noted, err
+		}
+	}
+	return noted, nil
 }
 
 // trimLog removes some of the lines that are older than the log keeps. It is called with each verdict stored, so it
@@ -267,12 +315,9 @@ func noteClock(tx Tx, boot string, monotonicMs uint64, serverMs int64) error {
 	}
 	used := map[string]bool{}
 	err = tx.Scan(TableOutbox, nil, nil, func(_, value []byte) error {
-		m := new(satchelv1.Mutation)
-		used[m.GetRecorded().GetBoot()] = true
-		if err := unmarshal(value, m); err != nil {
-			return err
+		if m, ok := readOutbox(value); ok {
+			used[m.GetRecorded().GetBoot()] = true
 		}
-		used[m.GetRecorded().GetBoot()] = true
 		return nil
 	})
 	if err != nil {

@@ -1,9 +1,12 @@
 package satchelclient
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strconv"
 
 	"google.golang.org/protobuf/proto"
 
@@ -16,6 +19,7 @@ const (
 	metaIdentity = "identity"
 	metaPlace    = "place"
 	metaNumbers  = "numbers"
+	metaRepair   = "repair"
 )
 
 // identity is who this device is. The zero value: nobody has signed in.
@@ -35,11 +39,61 @@ type identity struct {
 type place struct {
 	Cursor   []byte `json:"cursor"`
 	Seq      uint64 `json:"seq"`      // of the last checkpoint with all priorities settled
-	Token    []byte `json:"token"`    // of the last checkpoint
+	Token    []byte `json:"token"`    // of the last checkpoint that had one
 	Schema   uint32 `json:"schema"`   // of the last checkpoint
 	Complete bool   `json:"complete"` // the last page stored was a checkpoint with all priorities settled
 	Refill   bool   `json:"refill"`   // the cursor was given up; records without a bucket go at the next full checkpoint
-	ServerMs int64  `json:"server_ms"`
+
+	Seen     uint64 `json:"seen"`     // the highest commit that the device was told of (S18)
+	Priority uint32 `json:"priority"` // settled at the last checkpoint; 0 = all, or none yet
+	Months   uint32 `json:"months"`   // of facts that the device follows; 0 = all
+	Forms    []byte `json:"forms"`    // satchel.v1.Forms of the last page that had them; nil = none
+
+	Held      tally  `json:"held"`       // of the records shown
+	CountedMs int64  `json:"counted_ms"` // when Held was counted anew, by the server's clock
+	Doubt     doubt  `json:"doubt"`
+	DoubtMs   int64  `json:"doubt_ms"` // when the cursor was given up
+	Repaired  uint64 `json:"repaired"` // not 0: Cursor is that of a repair as of this seq, and what it brought is staged
+}
+
+// doubt is what was done already about a digest that is not the device's own, so that it is not done for ever.
+type doubt uint8
+
+const (
+	sure     doubt = iota // the last digest was the device's own
+	repaired              // a repair was made since
+	refilled              // and then the cursor given up
+)
+
+// tally is a digest: count and sum of hashes over records and their buckets.
+type tally struct {
+	Count uint64 `json:"count"`
+	Sum   uint64 `json:"sum"`
+}
+
+// hashOf is H(record, rev) of S17: 32-bit FNV-1a of the id's bytes and the rev in decimal digits.
+func hashOf(id satchel.ID, rev uint64) uint64 {
+	h := uint32(2166136261)
+	for _, b := range strconv.AppendUint(id[:len(id):len(id)], rev, 10) {
+		h = (h ^ uint32(b)) * 16777619
+	}
+	return uint64(h)
+}
+
+// move counts a record as it stands now in place of how it stood; nil = it did not, or no longer does.
+func (t *tally) move(id satchel.ID, was, now *satchelv1.Change) {
+	n, m := uint64(len(was.GetEntered())), uint64(len(now.GetEntered()))
+	t.Count += m - n
+	t.Sum += m*hashOf(id, now.GetRev()) - n*hashOf(id, was.GetRev())
+}
+
+// putShown stores a record as it is shown, was being how it stood; now nil removes it.
+func putShown(tx Tx, at *place, key []byte, was, now *satchelv1.Change) error {
+	at.Held.move(idOf(key), was, now)
+	if now == nil {
+		return tx.Delete(TableRecord, key)
+	}
+	return putProto(tx, TableRecord, key, now)
 }
 
 // numbers counts. Next is the number that the next mutation sent will get, from 1; Order the place in the outbox of
@@ -117,6 +171,16 @@ func kindPrefix(kind string) []byte { return append([]byte(kind), 0) }
 
 func recordKey(kind string, id satchel.ID) []byte { return append(kindPrefix(kind), id[:]...) }
 
+// idOf gives the record of a key that ends with its id.
+func idOf(key []byte) satchel.ID { return satchel.ID(key[len(key)-len(satchel.ID{}):]) }
+
+// some tells whether the table has a row.
+func some(tx ReadTx, t Table) (bool, error) {
+	found := false
+	err := tx.Scan(t, nil, nil, func(_, _ []byte) error { found = true; return ErrStop })
+	return found, err
+}
+
 func overlayKey(record satchel.ID, order uint64, op int) []byte {
 	key := append(record[:len(record):len(record)], uintKey(order)...)
 	return binary.BigEndian.AppendUint16(key, uint16(op))
@@ -150,4 +214,53 @@ type verdictRow struct {
 	ServerMs int64      `json:"server_ms"`
 	Mutation []byte     `json:"mutation"`
 	Verdict  []byte     `json:"verdict"`
+}
+
+// aged is a row of TableMerged or TableOffice: a few bytes about a record that are forgotten in time.
+type aged struct {
+	Kind string     `json:"kind"`
+	Into satchel.ID `json:"into,omitzero"` // merged into
+	Dead bool       `json:"dead,omitempty"`
+	Ms   int64      `json:"ms"` // by the server's clock
+}
+
+// agedMost is how many rows of a table of them are kept.
+const agedMost = 10_000
+
+// trimAged forgets what is older than the verdict log, and the oldest of what is too much.
+func trimAged(tx Tx, t Table, nowMs int64) error {
+	type line struct {
+		key []byte
+		ms  int64
+	}
+	var kept []line
+	err := tx.Scan(t, nil, nil, func(key, value []byte) error {
+		var row aged
+		if err := json.Unmarshal(value, &row); err != nil {
+			return err
+		}
+		if row.Ms < nowMs-logKeptMs {
+			return tx.Delete(t, key)
+		}
+		kept = append(kept, line{slices.Clone(key), row.Ms})
+		return nil
+	})
+	if err != nil || len(kept) <= agedMost {
+		return err
+	}
+	slices.SortFunc(kept, func(a, b line) int { return cmp.Compare(a.ms, b.ms) })
+	for _, l := range kept[:len(kept)-agedMost] {
+		if err := tx.Delete(t, l.key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func getAged(tx ReadTx, t Table, id satchel.ID) (row aged, ok bool, err error) {
+	b, err := tx.Get(t, id[:])
+	if err != nil || b == nil {
+		return row, false, err
+	}
+	return row, true, json.Unmarshal(b, &row)
 }

@@ -12,7 +12,7 @@ import (
 // Run keeps the device in step until ctx ends: it syncs when the server says that there is something to pull and when
 // something was recorded, and uploads media beside that. After a failure it pauses, with jitter, longer each time. It
 // returns ctx's error, or one that only the app can mend: [ErrSignInAgain], [ErrDeviceRevoked], [ErrUpgradeApp],
-// [ErrWiped], [ErrNumberGap].
+// [ErrWiped], [ErrClosed].
 func (c *Client) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.runSync(ctx) })
@@ -110,7 +110,7 @@ func (c *Client) pause(ctx context.Context, what string, failures int, err error
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	for _, final := range []error{ErrSignInAgain, ErrDeviceRevoked, ErrUpgradeApp, ErrWiped, ErrNumberGap} {
+	for _, final := range []error{ErrSignInAgain, ErrDeviceRevoked, ErrUpgradeApp, ErrWiped, ErrClosed} {
 		if errors.Is(err, final) {
 			return err
 		}

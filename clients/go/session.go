@@ -83,7 +83,7 @@ func (c *Client) SignIn(ctx context.Context, who Credentials) error {
 		if before.Device.IsZero() || !moved {
 			return nil
 		}
-		return renumber(tx)
+		return renumber(tx, 1)
 	})
 }
 

@@ -69,6 +69,9 @@ func TestAnEndedSessionAsksForASignInAndKeepsTheOutbox(t *testing.T) {
 		t.Errorf("%d refreshes; %+v", f.refreshes, c.Identity())
 	}
 	wantPending(t, c, 1)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
 	again := signedIn(t, config(f, store))
 	mustSync(t, again)
 	wantPending(t, again, 0)

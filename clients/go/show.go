@@ -2,11 +2,13 @@ package satchelclient
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math/big"
 	"slices"
+	"time"
 
 	"github.com/satchel-sync/satchel"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
@@ -37,26 +39,29 @@ func (r Record) Text(field string) string {
 	return s
 }
 
-// Get gives a record as the device shows it, or [ErrNotFound].
+// Get gives a record as the device shows it, or [ErrNotFound]. For a record that was merged into another it gives the
+// other one, with its own id: edit that one from then on. An edit that was recorded before is shown there.
 func (c *Client) Get(ctx context.Context, kind string, id satchel.ID) (Record, error) {
 	var r Record
 	err := c.store.View(ctx, func(tx ReadTx) error {
+		id, moved, err := survivor(tx, id)
+		if err != nil {
+			return err
+		}
 		standing, err := getChange(tx, TableRecord, recordKey(kind, id))
 		if err != nil {
 			return err
 		}
-		var ops []*satchelv1.Op
-		err = scanOverlay(tx, id[:], func(_ satchel.ID, op *satchelv1.Op) error {
-			if op.Kind == kind {
-				ops = append(ops, op)
-			}
-			return nil
-		})
+		prefix := id[:]
+		if moved {
+			prefix = nil // own ops may stand under the ids that were merged
+		}
+		own, err := ownOps(tx, kind, prefix)
 		if err != nil {
 			return err
 		}
 		var ok bool
-		if r, ok, err = c.show(kind, id, standing, ops); err == nil && !ok {
+		if r, ok, err = c.show(kind, id, standing, own[id]); err == nil && !ok {
 			return ErrNotFound
 		}
 		return err
@@ -64,18 +69,12 @@ func (c *Client) Get(ctx context.Context, kind string, id satchel.ID) (Record, e
 	return r, err
 }
 
-// List gives all records of a kind as the device shows them, by id, which is by time of creation. Attentions are
-// records of kind "attention".
+// List gives all records of a kind as the device shows them, by id, which is by time of creation; of those that were
+// merged, the one that they became. Attentions are records of kind "attention".
 func (c *Client) List(ctx context.Context, kind string) ([]Record, error) {
 	var all []Record
 	err := c.store.View(ctx, func(tx ReadTx) error {
-		own := map[satchel.ID][]*satchelv1.Op{}
-		err := scanOverlay(tx, nil, func(id satchel.ID, op *satchelv1.Op) error {
-			if op.Kind == kind {
-				own[id] = append(own[id], op)
-			}
-			return nil
-		})
+		own, err := ownOps(tx, kind, nil)
 		if err != nil {
 			return err
 		}
@@ -107,6 +106,112 @@ func (c *Client) List(ctx context.Context, kind string) ([]Record, error) {
 	})
 	slices.SortFunc(all, func(a, b Record) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	return all, err
+}
+
+// ownOps gives own ops on records of the kind, in the order of recording, by the record that they are shown on.
+func ownOps(tx ReadTx, kind string, prefix []byte) (map[satchel.ID][]*satchelv1.Op, error) {
+	own := map[satchel.ID][]*satchelv1.Op{}
+	type late struct {
+		order uint64
+		op    *satchelv1.Op
+	}
+	merged := map[satchel.ID][]late{}
+	err := tx.Scan(TableOverlay, prefix, nil, func(key, value []byte) error {
+		op := new(satchelv1.Op)
+		if err := unmarshal(value, op); err != nil || op.Kind != kind {
+			return err
+		}
+		id, order := satchel.ID(key[:16]), uintOf(key[16:])
+		root, moved, err := survivor(tx, id)
+		if err != nil {
+			return err
+		}
+		if !moved || root == id {
+			own[id] = append(own[id], op)
+		} else if op.GetPatch() != nil { // what was created is the other now, and whether that one goes is the server's to say
+			merged[root] = append(merged[root], late{order, op})
+		}
+		return nil
+	})
+	for root, ops := range merged { // they had not seen what else was done to the other: it comes on top
+		slices.SortStableFunc(ops, func(a, b late) int { return cmp.Compare(a.order, b.order) })
+		for _, l := range ops {
+			own[root] = append(own[root], l.op)
+		}
+	}
+	return own, err
+}
+
+// survivor gives the record that an id stands for: another one where it was merged. anyMerged tells whether there are
+// merged records here at all.
+func survivor(tx ReadTx, id satchel.ID) (root satchel.ID, anyMerged bool, err error) {
+	if anyMerged, err = some(tx, TableMerged); err != nil || !anyMerged {
+		return id, false, err
+	}
+	for range 8 { // a chain, where an older merge was led on later; never a circle
+		row, ok, err := getAged(tx, TableMerged, id)
+		if err != nil || !ok {
+			return id, true, err
+		}
+		id = row.Into
+	}
+	return id, true, nil
+}
+
+// OfficeRecord is an own creation that the server has and the device does not follow.
+type OfficeRecord struct {
+	Kind string
+	ID   satchel.ID
+	When time.Time // when the server took it
+}
+
+// AtOffice lists what the person created here and the server took, but which lies in no bucket that this device follows:
+// of a kind that its profile leaves out, an older month, or handed to somebody else at once. It is kept at the office. It
+// leaves the list when it comes after all, and after 35 days.
+func (c *Client) AtOffice(ctx context.Context) ([]OfficeRecord, error) {
+	var all []OfficeRecord
+	err := c.store.View(ctx, func(tx ReadTx) error {
+		return tx.Scan(TableOffice, nil, nil, func(key, value []byte) error {
+			var row aged
+			if err := json.Unmarshal(value, &row); err != nil {
+				return err
+			}
+			if !row.Dead {
+				all = append(all, OfficeRecord{Kind: row.Kind, ID: satchel.ID(key), When: time.UnixMilli(row.Ms)})
+			}
+			return nil
+		})
+	})
+	return all, err
+}
+
+// Status is how far the device is.
+type Status struct {
+	Seq             uint64 // commit of the last checkpoint with all priorities settled; 0 = there was none
+	Complete        bool   // what the last answer brought is shown, and that was all
+	SettledPriority uint32 // of the last checkpoint: how many priorities are shown completely; 0 = all, or none yet
+	FollowedMonths  uint32 // of facts, this month included; 0 = all
+	Pending         int    // mutations that have no verdict
+	Repairing       bool   // a repair is under way
+}
+
+// Status tells how far the device is.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := c.store.View(ctx, func(tx ReadTx) error {
+		at, err := getMeta[place](tx, metaPlace)
+		if err != nil {
+			return err
+		}
+		st, err := getRepair(tx)
+		s = Status{Seq: at.Seq, Complete: at.Complete, SettledPriority: at.Priority, FollowedMonths: at.Months, Repairing: st != nil}
+		return err
+	})
+	if err != nil {
+		return s, err
+	}
+	s.Pending, err = c.Pending(ctx)
+	return s, err
 }
 
 func scanOverlay(tx ReadTx, prefix []byte, fn func(satchel.ID, *satchelv1.Op) error) error {

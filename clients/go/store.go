@@ -7,8 +7,13 @@ import (
 
 // Store is the device's durable memory: a few ordered tables of bytes with transactions. The client puts all meaning
 // into keys and values, so that a store is small and every store behaves alike; storetest.Exercise is its
-// specification. A store belongs to one process and one [Client]; its methods are safe for concurrent use by that one.
+// specification. A store belongs to one process, which is the store's to see to: opening one that another process has open
+// fails with [ErrStoreInUse], until that process closes it or dies. In it, it belongs to one [Client], by Claim. Its methods
+// are safe for concurrent use.
 type Store interface {
+	// Claim makes the store one client's until release is called, once or more often; [ErrStoreInUse] while it is
+	// another's.
+	Claim() (release func(), err error)
 	// View runs fn on one consistent state. Do not call the store again inside fn. The error of fn is returned as is.
 	View(ctx context.Context, fn func(ReadTx) error) error
 	// Update runs fn alone. All its writes become durable together when it returns nil; when it returns an error or
@@ -49,13 +54,17 @@ type Table string
 
 // The tables. Numbers in keys are 8 bytes, big end first; ids are their 16 bytes.
 const (
-	TableMeta    Table = "meta"    // "identity", "place", "numbers" → JSON
-	TableOutbox  Table = "outbox"  // order → satchel.v1.Mutation; number 0 = never sent
+	TableMeta    Table = "meta"    // "identity", "place", "numbers", "repair" → JSON
+	TableOutbox  Table = "outbox"  // order (a skip: a key before that of what follows) → satchel.v1.Mutation; number 0 = never sent
 	TableSettled Table = "settled" // order → seq and satchel.v1.Mutation whose ops are still shown
 	TableOverlay Table = "overlay" // record id, order, place in the mutation → satchel.v1.Op
 	TableRecord  Table = "record"  // kind, 0, record id → satchel.v1.Change as shown; entered = all its buckets
 	TableStaging Table = "staging" // kind, 0, record id → satchel.v1.Change as it will be shown at the checkpoint
 	TableVerdict Table = "verdict" // order → JSON of verdict and mutation
+	TableKept    Table = "kept"    // order → bytes that could not be sent; 0, record id → a row that could not be sent
+	TableRepair  Table = "repair"  // what a repair still has to do: a letter, then see repair.go
+	TableMerged  Table = "merged"  // record id → JSON of the record that it was merged into
+	TableOffice  Table = "office"  // record id → JSON of an own creation that is not on the device
 	TableClock   Table = "clock"   // boot → satchel.v1.ClockPair
 	TableMedia   Table = "media"   // record id → JSON of what is to be uploaded
 	TableBytes   Table = "bytes"   // record id, piece → up to 256 KiB
@@ -64,5 +73,5 @@ const (
 // Tables lists all tables, for stores that create them.
 func Tables() []Table {
 	return []Table{TableMeta, TableOutbox, TableSettled, TableOverlay, TableRecord, TableStaging, TableVerdict,
-		TableClock, TableMedia, TableBytes}
+		TableKept, TableRepair, TableMerged, TableOffice, TableClock, TableMedia, TableBytes}
 }

@@ -14,8 +14,10 @@ import (
 
 // Bounds of one Sync.
 const (
-	maxRounds = 20_000 // calls; a first sync of a very full device takes some thousands
-	maxForks  = 3      // new device ids; more means that the server does not keep its word
+	maxRounds  = 20_000 // calls; a first sync of a very full device takes some thousands
+	maxForks   = 3      // new device ids; more means that the server does not keep its word
+	maxRepairs = 3      // in one Sync
+	maxOrders  = 20     // answers that were only orders
 )
 
 // Result is what one Sync did. Counts of several calls are added up.
@@ -28,9 +30,15 @@ type Result struct {
 	Checkpoint  bool      // what is shown was brought up to date
 	More        bool      // there is more to pull (of SyncOnce)
 	Forked      int       // times that the device got a new id
+	Repaired    int       // repairs that came to their end: only what differed was brought
+	Restored    int       // mutations that the server had lost, being restored, and that are offered again
+	Skipped     uint64    // numbers given up that the device could not fill
 	MinProtocol uint32    // not 0: the server asks for a newer app, that speaks at least this protocol
+	// SettledPriority is how many priorities are shown completely, at the last checkpoint; 0 = all, or none yet.
+	SettledPriority uint32
 
-	advanced bool // the cursor moved
+	advanced bool // the cursor or the repair moved
+	ordered  int  // answers that were only orders
 }
 
 func (r *Result) add(next Result) {
@@ -42,12 +50,20 @@ func (r *Result) add(next Result) {
 	r.Checkpoint = r.Checkpoint || next.Checkpoint
 	r.More = next.More
 	r.Forked += next.Forked
+	r.Repaired += next.Repaired
+	r.Restored += next.Restored
+	r.Skipped += next.Skipped
+	r.ordered += next.ordered
+	if next.Checkpoint {
+		r.SettledPriority = next.SettledPriority
+	}
 	r.MinProtocol = max(r.MinProtocol, next.MinProtocol)
 }
 
 // Sync sends what is pending and brings what changed, in as many calls as it takes, until the device is at a
 // checkpoint and nothing more can be sent. A call that runs out of time is tried with half as much. On an error
-// everything is kept, what calls before it did stays done, and the Result says what that was.
+// everything is kept, what calls before it did stays done, and the Result says what that was. When what the device holds
+// is not what it should hold, it is repaired on the way; mutations go up beside that.
 func (c *Client) Sync(ctx context.Context) (Result, error) {
 	if err := c.syncing.enter(ctx); err != nil {
 		return Result{}, err
@@ -56,7 +72,7 @@ func (c *Client) Sync(ctx context.Context) (Result, error) {
 	var total Result
 	refilled := false
 	for range maxRounds {
-		r, err := c.syncOnce(ctx)
+		r, err := c.step(ctx)
 		total.add(r)
 		var e *Error
 		switch {
@@ -66,17 +82,19 @@ func (c *Client) Sync(ctx context.Context) (Result, error) {
 			continue
 		case e != nil && e.Reason == satchel.ReasonMalformedCursor && !refilled:
 			refilled = true
-			if err := c.update(ctx, "refill", refill); err != nil {
+			if err := c.giveUpCursor(ctx); err != nil {
 				return total, err
 			}
 			continue
 		default:
 			return total, err
 		}
-		progress := len(r.Settled) > 0 || r.advanced || r.Forked > 0
+		progress := len(r.Settled) > 0 || r.advanced || r.Forked > 0 || r.Restored > 0 || r.Skipped > 0
 		switch {
 		case total.Forked > maxForks:
 			return total, errors.New("satchelclient: the server gave this device one new id after another; everything is kept")
+		case total.Repaired > maxRepairs || total.ordered > maxOrders:
+			return total, errors.New("satchelclient: repaired several times, and the server asks for more; everything is kept, sync again later")
 		case !r.More && (r.Pending == 0 || !progress):
 			return total, nil
 		case !progress:
@@ -86,20 +104,68 @@ func (c *Client) Sync(ctx context.Context) (Result, error) {
 	return total, fmt.Errorf("satchelclient: not in step after %d calls; sync again", maxRounds)
 }
 
-// SyncOnce makes exactly one call of Sync (and a Refresh, when it must): Sync's step, for tests and simulators.
+// giveUpCursor has the device filled anew.
+func (c *Client) giveUpCursor(ctx context.Context) error {
+	return c.update(ctx, "refill", func(tx Tx) error {
+		at, err := getMeta[place](tx, metaPlace)
+		if err != nil {
+			return err
+		}
+		if err := refill(tx, &at); err != nil {
+			return err
+		}
+		return putMeta(tx, metaPlace, at)
+	})
+}
+
+// SyncOnce makes exactly one call (and a Refresh, when it must): of Sync, or of Repair while a repair is under way. It is
+// Sync's step, for tests and simulators.
 func (c *Client) SyncOnce(ctx context.Context) (Result, error) {
 	if err := c.syncing.enter(ctx); err != nil {
 		return Result{}, err
 	}
 	defer c.syncing.leave()
-	return c.syncOnce(ctx)
+	return c.step(ctx)
+}
+
+// step makes the next call. During a repair, calls that send mutations and steps of the repair take turns, so that
+// neither waits for the other when it fails.
+func (c *Client) step(ctx context.Context) (r Result, err error) {
+	repairing, err := c.repairing(ctx)
+	if err != nil {
+		return r, err
+	}
+	if !repairing {
+		return c.syncOnce(ctx, false)
+	}
+	pending, err := c.Pending(ctx)
+	if err != nil {
+		return r, err
+	}
+	if c.uploaded = !c.uploaded && pending > 0; c.uploaded {
+		r, err = c.syncOnce(ctx, true)
+		r.More, r.advanced = true, true // the repair goes on
+		return r, err
+	}
+	r, err = c.repairStep(ctx)
+	r.Pending = pending
+	return r, err
+}
+
+func (c *Client) repairing(ctx context.Context) (bool, error) {
+	var st *repairState
+	err := c.store.View(ctx, func(tx ReadTx) (err error) {
+		st, err = getRepair(tx)
+		return err
+	})
+	return st != nil, err
 }
 
 // syncOnce is the round trip. Each of its steps is one local transaction, after which it may be killed: numbers are
 // durable before they are sent, verdicts before the page that they belong to, and the cursor moves with the page.
-func (c *Client) syncOnce(ctx context.Context) (Result, error) {
+func (c *Client) syncOnce(ctx context.Context, noPage bool) (Result, error) {
 	batch, budget := c.limits()
-	s, err := c.number(ctx, batch, budget)
+	s, err := c.number(ctx, batch, budget, noPage)
 	if err != nil {
 		return Result{}, err
 	}
@@ -114,46 +180,72 @@ func (c *Client) syncOnce(ctx context.Context) (Result, error) {
 	r.Calls, r.Sent = 1, len(s.mutations)
 
 	// What is known only once the transaction has committed is kept aside until then.
-	done, wiped := r, false
+	done, orders := r, ordered{}
 	err = c.update(ctx, "verdicts", func(tx Tx) error {
-		done, wiped = r, false
-		return c.takeAnswer(tx, s, res, boot, ms, &done, &wiped)
+		done, orders = r, ordered{}
+		return c.takeAnswer(tx, s, res, boot, ms, &done, &orders)
 	})
 	if err != nil {
 		return r, err
 	}
 	r = done
-	if wiped || r.Forked > 0 {
+	if orders.wiped || r.Forked > 0 {
 		if err := c.reload(ctx); err != nil {
 			return r, err
 		}
 	}
-	if wiped {
+	if orders.wiped {
 		return r, ErrWiped
 	}
-	if err := c.takePage(ctx, s, res.Page, &r); err != nil {
-		return r, err
+	switch {
+	case orders.instead:
+		r.More, r.advanced, r.ordered = true, true, 1
+	case !noPage:
+		if err := c.takePage(ctx, s, res, &r); err != nil {
+			return r, err
+		}
 	}
-	if first := firstNumber(s.mutations); r.Forked == 0 && res.ExpectedNumber > 0 && res.ExpectedNumber < first {
-		return r, fmt.Errorf("%w: it expects %d, the first pending is %d", ErrNumberGap, res.ExpectedNumber, first)
+	if first := firstNumber(s.mutations); r.Forked == 0 && !orders.instead && res.ExpectedNumber > 0 && res.ExpectedNumber < first {
+		r.Skipped, err = c.fillGap(ctx, res.ExpectedNumber)
+		r.advanced = true
 	}
-	return r, nil
+	return r, err
+}
+
+// ordered is what directives did.
+type ordered struct {
+	wiped   bool
+	instead bool // of a page: its absence does not say that nothing changed
 }
 
 // takeAnswer stores all of an answer but its page.
-func (c *Client) takeAnswer(tx Tx, s sending, res *satchelv1.SyncResponse, boot string, ms uint64, r *Result, wiped *bool) error {
+func (c *Client) takeAnswer(tx Tx, s sending, res *satchelv1.SyncResponse, boot string, ms uint64, r *Result, orders *ordered) error {
+	seen := uint64(0)
 	for _, v := range res.Verdicts {
-		order, ok := s.orders[v.Number]
+		key, ok := s.keys[v.Number]
 		if !ok || v.Status == satchelv1.Status_STATUS_UNSPECIFIED {
 			continue // not one that this call asked about
 		}
-		delete(s.orders, v.Number)
-		settled, err := c.settle(tx, order, uint64(res.ServerTimeMs), v)
+		delete(s.keys, v.Number)
+		seen = max(seen, v.Seq)
+		settled, err := c.settle(tx, key, res.ServerTimeMs, v)
 		if err != nil {
 			return err
 		}
 		r.Settled = append(r.Settled, settled)
 		r.Pending--
+	}
+	if seen > 0 {
+		at, err := getMeta[place](tx, metaPlace)
+		if err != nil {
+			return err
+		}
+		if at.Seen < seen {
+			at.Seen = seen
+			if err := putMeta(tx, metaPlace, at); err != nil {
+				return err
+			}
+		}
 	}
 	if len(r.Settled) > 0 {
 		if err := trimLog(tx, res.ServerTimeMs); err != nil {
@@ -181,10 +273,11 @@ func (c *Client) takeAnswer(tx Tx, s sending, res *satchelv1.SyncResponse, boot 
 			if err := putMeta(tx, metaIdentity, id); err != nil {
 				return err
 			}
-			if err := renumber(tx); err != nil {
+			if err := renumber(tx, 1); err != nil {
 				return err
 			}
 			r.Forked++
+			orders.instead = true
 		case *satchelv1.Directive_Wipe:
 			id, err := getMeta[identity](tx, metaIdentity)
 			if err != nil {
@@ -194,38 +287,61 @@ func (c *Client) takeAnswer(tx Tx, s sending, res *satchelv1.SyncResponse, boot 
 			if err != nil {
 				return err
 			}
-			*wiped = true
+			orders.wiped = true
 			if all {
 				return putMeta(tx, metaIdentity, identity{Installation: id.Installation})
 			}
 		case *satchelv1.Directive_Upgrade:
 			r.MinProtocol = order.Upgrade.MinProtocol
-		}
+		case *satchelv1.Directive_Restored:
+			again, err := takeRestored(tx, order.Restored)
+			if err != nil {
+				return err
+			}
+			r.Restored += again
+			r.Pending += again
+			orders.instead = true
+		case *satchelv1.Directive_Repair:
+			if err := beginRepair(tx, order.Repair.Salvage); err != nil {
+				return err
+			}
+			orders.instead = true
+		} // others are of a newer server, which does without them
 	}
 	return nil
 }
 
-// takePage stores the page. An answer without one says that nothing changed since the cursor: at a full checkpoint,
-// that makes this moment one too, and own mutations that the server has settled can go from the overlay.
-func (c *Client) takePage(ctx context.Context, s sending, p *satchelv1.Page, r *Result) error {
+// takePage stores the page, or what its absence says.
+func (c *Client) takePage(ctx context.Context, s sending, res *satchelv1.SyncResponse, r *Result) error {
+	p := res.Page
+	t := pageTaker{nowMs: res.ServerTimeMs, recount: !c.counted}
 	if p == nil {
-		return c.update(ctx, "no-page", func(tx Tx) error {
-			at, err := getMeta[place](tx, metaPlace)
-			if err != nil || !at.Complete {
-				return err
-			}
-			return hideSettled(tx, ^uint64(0))
-		})
+		t := t
+		return c.update(ctx, "no-page", func(tx Tx) error { t.tx = tx; return t.nothingNew() })
 	}
-	if err := c.update(ctx, "page", func(tx Tx) error { return applyPage(tx, p) }); err != nil {
+	var taken pageTaker
+	err := c.update(ctx, "page", func(tx Tx) error {
+		taken = t
+		taken.tx = tx
+		return taken.take(p)
+	})
+	if err != nil {
 		return err
 	}
-	r.Changes, r.Checkpoint, r.More = len(p.Changes), p.Checkpoint, p.More
+	c.counted = c.counted || taken.counted
+	r.Changes, r.Checkpoint, r.More, r.SettledPriority = len(p.Changes), p.Checkpoint, p.More, p.SettledPriority
 	r.advanced = p.Cursor != nil && string(p.Cursor) != string(s.request.Cursor)
-	if !p.Checkpoint {
+	if taken.differs != "" {
+		c.cfg.Logger.Warn("satchel client holds something else than the server states", "then", taken.differs)
+	}
+	if taken.differs == "repair" || taken.differs == "refill" {
+		r.More, r.advanced = true, true
+	}
+	if !p.Checkpoint || taken.broken {
+		r.Checkpoint = r.Checkpoint && !taken.broken
 		return nil
 	}
-	_, err := c.release(ctx)
+	_, err = c.release(ctx)
 	return err
 }
 

@@ -96,6 +96,11 @@ func (w *world) newPhone(login string) (*phone, error) {
 // open starts the app on the phone's store.
 func (p *phone) open() (err error) {
 	p.deadly = 0
+	if p.client != nil {
+		if err := p.client.Close(); err != nil {
+			return err
+		}
+	}
 	p.client, err = satchelclient.New(satchelclient.Config{
 		BaseURL: "http://sim", Store: p.store, HTTPClient: &http.Client{Transport: antenna{p.w, p}},
 		Now: func() time.Time { return time.UnixMilli(p.w.clock.Load() + p.skew) },

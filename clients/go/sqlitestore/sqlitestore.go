@@ -14,22 +14,21 @@ import (
 	satchelclient "github.com/satchel-sync/satchel/clients/go"
 )
 
-// ErrInUse says that another process, or another Store of this one, has the file open.
-var ErrInUse = errors.New("sqlitestore: the store is in use; one process at a time may open it")
-
 // ErrNewer says that a newer version of the app wrote the file.
 var ErrNewer = errors.New("sqlitestore: the store was written by a newer version; update the app")
 
 // version is the user_version of files that this package writes.
-const version = 1
+const version = 2
 
 // scanRows is how many rows a scan reads at once; fn may use the transaction between.
 const scanRows = 256
 
 // Store is a satchelclient.Store in a file.
 type Store struct {
+	path  string
 	mu    sync.Mutex // one transaction at a time: there is one connection
 	db    *sql.DB
+	claim *byte // of the client that has it; nil = nobody
 	conn  *sql.Conn
 	stmts map[satchelclient.Table]*statements
 }
@@ -37,7 +36,8 @@ type Store struct {
 // statements of one table, prepared once.
 type statements struct{ get, put, del, clear, scan, scanAll *sql.Stmt }
 
-// Open opens the file, or makes it. It holds it until Close: a second Open, here or in another process, is [ErrInUse].
+// Open opens the file, or makes it. It holds it until Close: a second Open, here or in another process, is
+// [satchelclient.ErrStoreInUse]. The lock is the operating system's: a process that is killed loses it.
 // The folder must exist. Keep the file out of backups where the platform can: a restored one makes the server give
 // the device a new id.
 func Open(ctx context.Context, path string) (*Store, error) {
@@ -48,9 +48,9 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, stmts: map[satchelclient.Table]*statements{}}
+	s := &Store{path: path, db: db, stmts: map[satchelclient.Table]*statements{}}
 	if err := s.open(ctx); err != nil {
-		return nil, errors.Join(inUse(err), s.Close())
+		return nil, errors.Join(s.inUse(err), s.Close())
 	}
 	return s, nil
 }
@@ -102,9 +102,9 @@ func migrate(ctx context.Context, tx *sql.Tx) error {
 	if has > version {
 		return ErrNewer
 	}
-	if has < 1 {
+	if has < version {
 		for _, t := range satchelclient.Tables() {
-			text := fmt.Sprintf("CREATE TABLE %s (key BLOB PRIMARY KEY NOT NULL, value BLOB NOT NULL)", t)
+			text := fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (key BLOB PRIMARY KEY NOT NULL, value BLOB NOT NULL)", t)
 			if t != satchelclient.TableBytes {
 				text += " WITHOUT ROWID"
 			}
@@ -117,11 +117,29 @@ func migrate(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-func inUse(err error) error {
+func (s *Store) inUse(err error) error {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok && (e.Code()&0xff == sqlite3.SQLITE_BUSY || e.Code()&0xff == sqlite3.SQLITE_LOCKED) {
-		return fmt.Errorf("%w (%w)", ErrInUse, err)
+		return fmt.Errorf("%w: %s (%w)", satchelclient.ErrStoreInUse, s.path, err)
 	}
 	return err
+}
+
+// Claim implements satchelclient.Store.
+func (s *Store) Claim() (func(), error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.claim != nil {
+		return nil, fmt.Errorf("%w: %s", satchelclient.ErrStoreInUse, s.path)
+	}
+	mine := new(byte)
+	s.claim = mine
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.claim == mine {
+			s.claim = nil
+		}
+	}, nil
 }
 
 // View implements satchelclient.Store.

@@ -21,7 +21,7 @@ const otherProcess = "SQLITESTORE_TEST_OPEN"
 func TestMain(m *testing.M) {
 	if path := os.Getenv(otherProcess); path != "" {
 		_, err := sqlitestore.Open(context.Background(), path)
-		if errors.Is(err, sqlitestore.ErrInUse) {
+		if errors.Is(err, satchelclient.ErrStoreInUse) {
 			os.Stdout.WriteString("in use")
 		}
 		os.Exit(0)
@@ -80,7 +80,7 @@ func TestASecondStoreOnTheSameFileIsRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := open(t, path)
-	if _, err := sqlitestore.Open(context.Background(), path); !errors.Is(err, sqlitestore.ErrInUse) {
+	if _, err := sqlitestore.Open(context.Background(), path); !errors.Is(err, satchelclient.ErrStoreInUse) || !strings.Contains(err.Error(), path) {
 		t.Errorf("in this process: %v", err)
 	}
 	cmd := exec.Command(os.Args[0])
