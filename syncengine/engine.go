@@ -19,7 +19,6 @@ import (
 	"github.com/satchel-sync/satchel/internal/jobs"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/schema"
-	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
 
 // Queue takes jobs in a transaction; internal/jobs satisfies it.
@@ -52,8 +51,8 @@ type Engine struct {
 	mu     sync.Mutex // guards what follows
 	orgs   map[satchel.ID]*org
 	grants map[string]*grantsEntry
-	follow map[followKey][]followed
-	views  map[viewKey]*cursor.View
+	follow map[followKey]following
+	views  map[viewKey]knownView
 	nums   map[bucketKey]int64   // committed numbers of buckets, which never change in an epoch
 	seqs   map[satchel.ID]uint64 // the clock's seq as it was read last
 	lineAt time.Time             // when the database's line began, as it was read last; zero = not yet
@@ -82,7 +81,7 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{
 		cfg: cfg, commands: map[string]CommandFunc{}, waiters: newWaiters(),
 		orgs: map[satchel.ID]*org{}, grants: map[string]*grantsEntry{},
-		follow: map[followKey][]followed{}, views: map[viewKey]*cursor.View{}, nums: map[bucketKey]int64{}, seqs: map[satchel.ID]uint64{},
+		follow: map[followKey]following{}, views: map[viewKey]knownView{}, nums: map[bucketKey]int64{}, seqs: map[satchel.ID]uint64{},
 	}, nil
 }
 
@@ -348,6 +347,11 @@ func (e *Engine) PublishSchema(ctx context.Context, id satchel.ID, pack []byte) 
 // schema no longer has, and no role could hide them; values of another type fit no check or merge. Until lenses
 // archive fields and convert values, neither is published.
 func takesAway(old, next *schema.Schema) string {
+	for _, name := range old.Profiles() {
+		if next.Profile(name) == nil {
+			return fmt.Sprintf("the profile %s is gone; keep it: devices that follow by it could pull no longer", name)
+		}
+	}
 	for _, name := range old.Kinds() {
 		k := next.Kind(name)
 		if k == nil {

@@ -185,4 +185,4 @@ const sqlCountBucket = `-- syncengine.CountBucket
 UPDATE org_clock SET buckets = buckets + $2 WHERE org_id = $1 RETURNING buckets`
 
 const sqlFollowed = `-- syncengine.Followed
-SELECT stem, month, num FROM bucket_name WHERE org_id = $1 AND stem = ANY($2)`
+SELECT stem, month, num FROM bucket_name WHERE org_id = $1 AND stem = ANY($2) AND (month = '' OR month >= $3)`

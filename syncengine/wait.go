@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	satchel "github.com/satchel-sync/satchel"
-	"github.com/satchel-sync/satchel/access"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
@@ -17,7 +16,8 @@ import (
 const WaitFor = 25 * time.Second
 
 // Wait returns true as soon as there is something to pull behind the cursor, or false after WaitFor. It registers,
-// then looks, then sleeps: a commit between the last pull and the registration is seen by the look.
+// then looks, then sleeps: a commit between the last pull and the registration is seen by the look. A cursor that cannot
+// be continued is answered at once: Pull says what to do.
 func (e *Engine) Wait(ctx context.Context, p *satchel.Principal, sealed []byte) (bool, error) {
 	o, c, err := e.orgNow(ctx, e.cfg.Pool, p.Org)
 	if err != nil {
@@ -27,13 +27,21 @@ func (e *Engine) Wait(ctx context.Context, p *satchel.Principal, sealed []byte) 
 	if !ok {
 		return false, satchel.E(satchel.Invalid, satchel.ReasonMalformedCursor, "the cursor is not one that this server gave to this person")
 	}
-	f, err := e.followed(ctx, e.cfg.Pool, o, c, p.Person, o.roles(p.Person))
+	v, err := e.view(ctx, e.cfg.Pool, p.Org, cur.View)
+	if err != nil || v == nil {
+		return err == nil, pg.ToError(err)
+	}
+	profile := o.schema.Profile(v.Profile)
+	if profile == nil {
+		return true, nil
+	}
+	f, err := e.follows(ctx, e.cfg.Pool, o, c, p.Person, o.roles(p.Person), profile)
 	if err != nil {
 		return false, pg.ToError(err)
 	}
-	w := e.waiters.register(p.Org, f, access.Follow(e.grantsOf(o, o.roles(p.Person)), o.dir, p.Person), c)
+	w := e.waiters.register(p.Org, f, c)
 	defer e.waiters.forget(w)
-	idle, err := e.nothingNew(ctx, p, sealed, cur.Live)
+	idle, err := e.nothingNew(ctx, p, PullRequest{Cursor: sealed, After: cur.Live, Profile: v.Profile})
 	if err != nil || !idle {
 		return err == nil, pg.ToError(err)
 	}
@@ -72,7 +80,7 @@ type waiter struct {
 
 func newWaiters() *waiters { return &waiters{orgs: map[satchel.ID]*orgWaiters{}} }
 
-func (ws *waiters) register(org satchel.ID, f []followed, stems []access.Followed, c clock) *waiter {
+func (ws *waiters) register(org satchel.ID, f following, c clock) *waiter {
 	w := &waiter{org: org, ch: make(chan struct{})}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -83,11 +91,11 @@ func (ws *waiters) register(org satchel.ID, f []followed, stems []access.Followe
 		ws.orgs[org] = o
 	}
 	o.all[w] = struct{}{}
-	for _, b := range f {
+	for _, b := range f.buckets {
 		w.nums = append(w.nums, b.Num)
 		join(o.byNum, b.Num, w)
 	}
-	for _, s := range stems {
+	for _, s := range f.stems {
 		w.stems = append(w.stems, s.Stem)
 		join(o.byStem, s.Stem, w)
 	}

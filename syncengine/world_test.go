@@ -153,6 +153,9 @@ type phone struct {
 	seq     uint64
 	pages   int
 	bytes   int // budget of a page; 0 = the default
+	profile string
+	last    *syncengine.Page
+	forms   map[string]uint64
 }
 
 type held struct {
@@ -210,12 +213,16 @@ func (p *phone) mustDo(ops ...syncengine.Op) syncengine.Verdict {
 func (p *phone) page() bool {
 	p.w.t.Helper()
 	pg, err := p.engine.Pull(context.Background(), p.w.principal(p.name, p.who.Device),
-		syncengine.PullRequest{Cursor: p.cursor, MaxBytes: p.bytes, After: p.seq})
+		syncengine.PullRequest{Cursor: p.cursor, MaxBytes: p.bytes, After: p.seq, Profile: p.profile})
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
 	if pg == nil {
 		return false
+	}
+	if pg.Repair != nil {
+		p.repair(pg.Repair)
+		return true
 	}
 	p.stage(pg)
 	return pg.More
@@ -282,7 +289,13 @@ func (p *phone) stage(pg *syncengine.Page) {
 			}
 		}
 	}
-	p.cursor = pg.Cursor
+	p.cursor, p.last = pg.Cursor, pg
+	if pg.Forms != nil {
+		p.forms = map[string]uint64{}
+		for _, f := range pg.Forms {
+			p.forms[f.Kind] = f.Form
+		}
+	}
 	if pg.Checkpoint {
 		for id, h := range p.staged {
 			if len(h.buckets) == 0 || h.deleted {
@@ -293,7 +306,29 @@ func (p *phone) stage(pg *syncengine.Page) {
 		}
 		clear(p.staged)
 		p.seq, p.token = pg.Seq, pg.Token
+		if d := p.digest(); pg.SettledPriority == 0 && (pg.Digest == nil || *pg.Digest != d) {
+			p.w.t.Errorf("%s holds %+v at a checkpoint, the server says %+v", p.name, d, pg.Digest)
+		}
 	}
+}
+
+// digest counts and sums what the phone shows, by the words of the proto.
+func (p *phone) digest() (d syncengine.Digest) {
+	for id, h := range p.records {
+		for range h.buckets {
+			d.Count, d.Sum = d.Count+1, d.Sum+hashOf(id, h.rev)
+		}
+	}
+	return d
+}
+
+// hashOf is the 32-bit FNV-1a hash of the id's bytes and the rev in decimal digits.
+func hashOf(id satchel.ID, rev uint64) uint64 {
+	h := uint32(2166136261)
+	for _, b := range append(id[:], fmt.Sprint(rev)...) {
+		h = (h ^ uint32(b)) * 16777619
+	}
+	return uint64(h)
 }
 
 // pull brings the phone to a checkpoint.

@@ -14,6 +14,7 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/access"
+	"github.com/satchel-sync/satchel/internal/mutant"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/schema"
 )
@@ -280,7 +281,7 @@ func (b *batch) noteHeads(r *row, buckets []int64) {
 		} else {
 			count(num, 0, 0)
 		}
-		if !slices.Contains(buckets, num) {
+		if !slices.Contains(buckets, num) && !mutant.On(mutant.LeaveForgotten) {
 			add(num, false)
 		}
 	}

@@ -24,6 +24,11 @@ type Cursor struct {
 	FillSeq   uint64
 	FillRec   satchel.ID
 	FillSince uint64
+	// Staged: the last page was no checkpoint; the device keeps what came since apart from what it shows.
+	Staged bool
+	// Whole: of what is staged, something may belong to entries that are still to fill, since the view turned in
+	// mid-fill; it must not be shown before all of them are complete.
+	Whole bool
 }
 
 // LastRecord is behind every record of a seq.
@@ -35,15 +40,31 @@ const (
 	macSize       = 12 // bytes of HMAC-SHA256 kept: a forger has one try a call
 )
 
+// What a cursor's flags say.
+const (
+	flagLiveRec = 1 << iota // the live place is within a seq: its record follows
+	flagStaged
+	flagWhole
+)
+
 // Seal spells a cursor for one person.
 func (c Cursor) Seal(key []byte, person satchel.ID) []byte {
 	b := append([]byte{cursorVersion}, c.View[:]...)
 	b = binary.AppendUvarint(b, c.Live)
 	b = binary.AppendUvarint(b, uint64(c.Done))
+	var flags byte
 	if c.LiveRec != LastRecord {
-		b = append(append(b, 1), c.LiveRec[:]...)
-	} else {
-		b = append(b, 0)
+		flags |= flagLiveRec
+	}
+	if c.Staged {
+		flags |= flagStaged
+	}
+	if c.Whole {
+		flags |= flagWhole
+	}
+	b = append(b, flags)
+	if c.LiveRec != LastRecord {
+		b = append(b, c.LiveRec[:]...)
 	}
 	b = binary.AppendUvarint(b, c.FillSeq)
 	b = binary.AppendUvarint(b, c.FillSince)
@@ -65,15 +86,30 @@ func Open(key []byte, person satchel.ID, sealed []byte) (Cursor, bool) {
 	c.Live = r.uvarint()
 	c.Done = int(r.uvarint())
 	c.LiveRec = LastRecord
-	if r.take(1)[0] == 1 {
+	flags := r.take(1)[0]
+	if flags&flagLiveRec != 0 {
 		copy(c.LiveRec[:], r.take(16))
 	}
+	c.Staged, c.Whole = flags&flagStaged != 0, flags&flagWhole != 0
 	c.FillSeq = r.uvarint()
 	c.FillSince = r.uvarint()
 	if c.FillSeq > 0 {
 		copy(c.FillRec[:], r.take(16))
 	}
-	return c, !r.short && len(r.b) == 0
+	return c, !r.short && len(r.b) == 0 && flags < flagWhole<<1
+}
+
+// Since is the commit up to which the device was told of everything that it may hold: what was purged at or before it
+// is of no use to it.
+func (c Cursor) Since() uint64 {
+	since := c.Live
+	if c.LiveRec != LastRecord && since > 0 {
+		since-- // of its last commit it may have a part
+	}
+	if c.FillSince > 0 {
+		since = min(since, c.FillSince)
+	}
+	return since
 }
 
 // Token proves what a device was showing: the view and seq of a checkpoint and its time.

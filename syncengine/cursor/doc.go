@@ -3,6 +3,6 @@
 //
 //   - owns: nothing; syncengine keeps views in their table
 //   - promises: pure; bytes that this server did not sign for this person are never a place
-//   - may import: the root package, access
-//   - start reading at: cursor.go, then [TurnTo]
+//   - may import: the root package, access, schema
+//   - start reading at: cursor.go, then [TurnTo]; mask.go is how a view hides fields
 package cursor

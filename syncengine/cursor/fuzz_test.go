@@ -10,10 +10,10 @@ import (
 // What this server did not seal is no cursor and no token; what it sealed opens as it was, for that person only.
 func FuzzOpenCursor(f *testing.F) {
 	key, person := []byte("a key of thirty-two bytes, no less"), satchel.MustParseID("01939f2c-0000-7000-8000-000000000001")
-	f.Add([]byte{}, uint64(0), uint64(0), uint64(0), 0)
-	f.Add(Cursor{Live: 7, LiveRec: LastRecord}.Seal(key, person), uint64(1), uint64(2), uint64(3), 4)
-	f.Add(Token{Seq: 7, TimeMS: 9}.Seal(key, person), uint64(1<<63), uint64(0), uint64(9), 1000)
-	f.Fuzz(func(t *testing.T, raw []byte, live, fillSeq, since uint64, done int) {
+	f.Add([]byte{}, uint64(0), uint64(0), uint64(0), 0, byte(0))
+	f.Add(Cursor{Live: 7, LiveRec: LastRecord}.Seal(key, person), uint64(1), uint64(2), uint64(3), 4, byte(3))
+	f.Add(Token{Seq: 7, TimeMS: 9}.Seal(key, person), uint64(1<<63), uint64(0), uint64(9), 1000, byte(1))
+	f.Fuzz(func(t *testing.T, raw []byte, live, fillSeq, since uint64, done int, flags byte) {
 		if _, ok := Open(key, person, raw); ok && !bytes.Equal(raw, Cursor{Live: 7, LiveRec: LastRecord}.Seal(key, person)) {
 			t.Fatal("a cursor that was never given opens")
 		}
@@ -21,7 +21,8 @@ func FuzzOpenCursor(f *testing.F) {
 		Open(key, person, sign(key, person, bytes.Clone(raw)))
 		OpenToken(key, person, sign(key, person, bytes.Clone(raw)))
 
-		c := Cursor{Live: live, FillSeq: fillSeq, FillSince: since, Done: max(done, 0), LiveRec: LastRecord}
+		c := Cursor{Live: live, FillSeq: fillSeq, FillSince: since, Done: max(done, 0), LiveRec: LastRecord,
+			Staged: flags&1 != 0, Whole: flags&2 != 0}
 		copy(c.View[:], raw)
 		if len(raw) > 32 {
 			copy(c.LiveRec[:], raw[16:])
@@ -32,6 +33,9 @@ func FuzzOpenCursor(f *testing.F) {
 		sealed := c.Seal(key, person)
 		if got, ok := Open(key, person, sealed); !ok || got != c {
 			t.Fatalf("%+v opens as %+v", c, got)
+		}
+		if c.Since() > c.Live {
+			t.Fatalf("%+v was told of everything up to %d", c, c.Since())
 		}
 		if _, ok := Open(key, satchel.NewID(), sealed); ok {
 			t.Fatal("somebody else's cursor opens")

@@ -2,6 +2,7 @@ package cursor
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -16,12 +17,14 @@ type View struct {
 	Entries []Entry                `json:"e"`
 	Masks   map[string]access.Mask `json:"m,omitempty"` // by kind; only those that take something out
 	Schema  int                    `json:"v"`
+	Profile string                 `json:"p,omitempty"` // by which the device follows less; "" = everything
 }
 
 // Entry is a bucket and what comes by it.
 type Entry struct {
 	Bucket int64    `json:"b"`
-	Kinds  []string `json:"k"` // sorted
+	Kinds  []string `json:"k"`           // sorted
+	Class  int      `json:"c,omitempty"` // its priority: lower ones are filled, and shown, first
 }
 
 // Encode spells a view, and names it by its hash.
@@ -114,7 +117,7 @@ func TurnTo(old *View, c Cursor, target *View, copies []string) Turn {
 			}
 		}
 	}
-	next := &View{Masks: target.Masks, Schema: target.Schema}
+	next := &View{Masks: target.Masks, Schema: target.Schema, Profile: target.Profile}
 	var rest []Entry
 	for _, entry := range target.Entries {
 		var have, lack []string
@@ -126,10 +129,10 @@ func TurnTo(old *View, c Cursor, target *View, copies []string) Turn {
 			}
 		}
 		if len(have) > 0 {
-			next.Entries = append(next.Entries, Entry{entry.Bucket, have})
+			next.Entries = append(next.Entries, Entry{entry.Bucket, have, entry.Class})
 		}
 		if len(lack) > 0 {
-			rest = append(rest, Entry{entry.Bucket, lack})
+			rest = append(rest, Entry{entry.Bucket, lack, entry.Class})
 		}
 	}
 	t.Cursor.Done = len(next.Entries)
@@ -144,6 +147,9 @@ func TurnTo(old *View, c Cursor, target *View, copies []string) Turn {
 			}
 		}
 	}
+	if c.Staged && (len(refill) > 0 || c.FillSeq > 0 && !keepPlace) {
+		t.Cursor.Whole = true
+	}
 	if !keepPlace {
 		t.Cursor.FillSeq, t.Cursor.FillRec = 0, satchel.ID{}
 	}
@@ -152,7 +158,7 @@ func TurnTo(old *View, c Cursor, target *View, copies []string) Turn {
 		t.Cursor.FillSince = max(c.Live-1, 1)
 	}
 	if next.Entries = append(next.Entries, rest...); len(rest) == 0 {
-		t.Cursor.FillSince = 0
+		t.Cursor.FillSince, t.Cursor.Whole = 0, false
 	}
 	t.View, t.Changed = next, true
 	return t
@@ -171,7 +177,7 @@ func (v *View) Kinds() map[string]bool {
 
 // Same tells whether a view, with whatever is complete of it, is the target already.
 func (v *View) Same(target *View) bool {
-	if v.Schema != target.Schema || len(v.Masks) != len(target.Masks) {
+	if v.Schema != target.Schema || v.Profile != target.Profile || len(v.Masks) != len(target.Masks) {
 		return false
 	}
 	for kind, m := range target.Masks {
@@ -197,6 +203,52 @@ func (v *View) Same(target *View) bool {
 	return true
 }
 
+// Complete gives the view of the first entries alone, n of them.
+func (v *View) Complete(n int) *View {
+	return &View{Entries: v.Entries[:n], Masks: v.Masks, Schema: v.Schema, Profile: v.Profile}
+}
+
+// Settled counts the classes of which every entry is among the first done ones; 0 = all, or none.
+func (v *View) Settled(done int) int {
+	least := 0
+	for i, entry := range v.Entries[done:] {
+		if i == 0 || entry.Class < least {
+			least = entry.Class
+		}
+	}
+	return least
+}
+
+// Form says how rows of a kind look, as a hash.
+type Form struct {
+	Kind string
+	Form uint64
+}
+
+// Forms says how rows look in this view: one for each kind of which a mask takes something out, and for each that keeps
+// copies of others (copies), whose look depends on all masks and on which kinds can be read. Sorted, never nil.
+func (v *View) Forms(copies []string) []Form {
+	out := []Form{}
+	kinds := v.Kinds()
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		var looks any
+		if slices.Contains(copies, kind) {
+			looks = []any{v.Masks, slices.Sorted(maps.Keys(kinds))}
+		} else if m, masked := v.Masks[kind]; masked {
+			looks = m
+		} else {
+			continue
+		}
+		raw, err := json.Marshal(looks)
+		if err != nil {
+			panic(err) // strings
+		}
+		sum := sha256.Sum256(raw)
+		out = append(out, Form{kind, binary.BigEndian.Uint64(sum[:])})
+	}
+	return out
+}
+
 func union[V any](a, b map[string]V) map[string]bool {
 	out := map[string]bool{}
 	for k := range a {
@@ -206,4 +258,38 @@ func union[V any](a, b map[string]V) map[string]bool {
 		out[k] = true
 	}
 	return out
+}
+
+// Stale gives the kinds of the view whose rows look otherwise than a device knows by the forms that it has (those that
+// it lacks are of kinds shown whole), sorted, and the fields of them that it must not hold. is are the view's forms.
+func (v *View) Stale(has, is []Form) (kinds []string, narrowed map[string][]string) {
+	was, now := map[string]uint64{}, map[string]uint64{}
+	for _, f := range has {
+		was[f.Kind] = f.Form
+	}
+	for _, f := range is {
+		now[f.Kind] = f.Form
+	}
+	narrowed = map[string][]string{}
+	for _, kind := range slices.Sorted(maps.Keys(v.Kinds())) {
+		if was[kind] == now[kind] {
+			continue
+		}
+		kinds = append(kinds, kind)
+		if fields := slices.Concat(v.Masks[kind].Hidden, v.Masks[kind].Partial); len(fields) > 0 {
+			slices.Sort(fields)
+			narrowed[kind] = fields
+		}
+	}
+	return kinds, narrowed
+}
+
+// Gives tells whether the kind comes by the bucket.
+func (v *View) Gives(bucket int64, kind string) bool {
+	for _, entry := range v.Entries {
+		if entry.Bucket == bucket && slices.Contains(entry.Kinds, kind) {
+			return true
+		}
+	}
+	return false
 }
