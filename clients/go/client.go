@@ -169,6 +169,12 @@ func New(cfg Config) (*Client, error) {
 	if c.unclaim, err = cfg.Store.Claim(); err != nil {
 		return nil, err
 	}
+	opened := false
+	defer func() { // also when Config.Step panics
+		if !opened {
+			c.unclaim()
+		}
+	}()
 	err = c.update(context.Background(), "open", func(tx Tx) error {
 		id, err := getMeta[identity](tx, metaIdentity)
 		if err != nil {
@@ -184,8 +190,9 @@ func New(cfg Config) (*Client, error) {
 		return sweepMedia(tx)
 	})
 	if err != nil {
-		return nil, errors.Join(err, c.Close())
+		return nil, err
 	}
+	opened = true
 	return c, nil
 }
 
