@@ -44,7 +44,13 @@ func TestAChangeAfterACloneIsNotInTheClone(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.Claim(); err != nil {
+		t.Fatal(err)
+	}
 	a := s.Clone()
+	if _, err := a.Claim(); err != nil {
+		t.Errorf("a clone belongs to the client of its original: %v", err)
+	}
 	b := a.Clone()
 	set(a, "tuesday")
 	if get(a) != "tuesday" || get(b) != "monday" {

@@ -1,9 +1,11 @@
 package sqlitestore_test
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +23,10 @@ const otherProcess = "SQLITESTORE_TEST_OPEN"
 func TestMain(m *testing.M) {
 	if path := os.Getenv(otherProcess); path != "" {
 		_, err := sqlitestore.Open(context.Background(), path)
+		if err == nil {
+			os.Stdout.WriteString("open\n")
+			_, _ = io.Copy(io.Discard, os.Stdin) // until it is killed, or the test is
+		}
 		if errors.Is(err, satchelclient.ErrStoreInUse) {
 			os.Stdout.WriteString("in use")
 		}
@@ -92,6 +98,71 @@ func TestASecondStoreOnTheSameFileIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	open(t, path)
+}
+
+func TestAProcessThatIsKilledNoLongerHasTheFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "store.db")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), otherProcess+"="+path)
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err == nil && line != "open\n" {
+		err = errors.New(line)
+	}
+	if _, opened := sqlitestore.Open(context.Background(), path); !errors.Is(opened, satchelclient.ErrStoreInUse) || !strings.Contains(opened.Error(), path) {
+		t.Errorf("while the other lives: %v", opened)
+	}
+	if killed := cmd.Process.Kill(); err != nil || killed != nil {
+		t.Fatal(err, killed)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("it was not killed")
+	}
+	open(t, path)
+}
+
+func TestAFileOfTheFirstVersionGetsTheTablesThatItLacks(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	if err := s.Update(context.Background(), func(tx satchelclient.Tx) error { return tx.Put(satchelclient.TableMeta, []byte("k"), []byte("v")) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"DROP TABLE kept", "DROP TABLE repair", "DROP TABLE merged", "DROP TABLE office", "PRAGMA user_version = 1"} {
+		if _, err := db.Exec(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err = open(t, path).Update(context.Background(), func(tx satchelclient.Tx) error {
+		v, err := tx.Get(satchelclient.TableMeta, []byte("k"))
+		if string(v) != "v" {
+			t.Errorf("the value is %q", v)
+		}
+		return errors.Join(err, tx.Put(satchelclient.TableOffice, []byte("k"), nil))
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAFileOfANewerVersionIsRefused(t *testing.T) {

@@ -32,6 +32,7 @@ func Exercise(t *testing.T, open func(t *testing.T) satchelclient.Store) {
 		"the store keeps copies of what it was given":                    copies,
 		"many at once lose nothing":                                      concurrent,
 		"a closed store refuses":                                         closed,
+		"a store is one client's at a time":                              claimed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -360,4 +361,25 @@ func closed(t *testing.T, s satchelclient.Store) {
 	if err := s.Update(context.Background(), func(satchelclient.Tx) error { return nil }); err == nil {
 		t.Error("a closed store took an update")
 	}
+}
+
+func claimed(t *testing.T, s satchelclient.Store) {
+	release, err := s.Claim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Claim(); !errors.Is(err, satchelclient.ErrStoreInUse) {
+		t.Errorf("claimed twice: %v", err)
+	}
+	release()
+	release()
+	again, err := s.Claim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	release() // of a claim that has ended: not this one's
+	if _, err := s.Claim(); !errors.Is(err, satchelclient.ErrStoreInUse) {
+		t.Errorf("an old claim ended a new one: %v", err)
+	}
+	again()
 }
