@@ -297,3 +297,31 @@ func (r *running) accepts() bool {
 	_ = c.Close()
 	return true
 }
+
+func TestBehindPgBouncerServeAsksToBeToldAndThenServes(t *testing.T) {
+	t.Parallel()
+	direct := pgtest.Empty(t)
+	env := production(t, pgtest.Bouncer(t, direct, 2))
+	if _, errs, status := invoke(t, env, "serve", "--listen=127.0.0.1:0", "--migrate"); status != 2 || !strings.Contains(errs, "--pgbouncer") || !strings.Contains(errs, "--direct-database-url") {
+		t.Fatalf("untold: exit status %d: %s", status, errs)
+	}
+	if _, errs, status := invoke(t, env, "migrate", "--pgbouncer"); status != 2 || !strings.Contains(errs, "--direct-database-url") {
+		t.Fatalf("migrate: exit status %d: %s", status, errs)
+	}
+	env = append(env, "SATCHEL_PGBOUNCER=true", "SATCHEL_DIRECT_DATABASE_URL="+direct)
+	must(t, env, "migrate")
+	password := regexp.MustCompile(`shown only now: (\S+)`).FindStringSubmatch(must(t, env, "org", "create", "acme", "--name=Acme", "--admin=boss"))
+	if password == nil {
+		t.Fatal("no password is printed")
+	}
+	r := serve(t, env)
+	if status, answer := r.call("AuthService/SignIn", `{"org":"acme","login":"boss","password":"`+password[1]+`"}`); status != http.StatusOK {
+		t.Errorf("SignIn: %d %v", status, answer)
+	}
+	if status := r.end(syscall.SIGTERM); status != 0 {
+		t.Errorf("exit status %d:\n%s", status, r.stderr.String())
+	}
+	if out, errs, _ := invoke(t, env, "doctor"); strings.Contains(out+errs, "panic") || !strings.Contains(out, "Postgres") {
+		t.Errorf("the doctor says %s%s", out, errs)
+	}
+}

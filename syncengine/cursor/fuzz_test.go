@@ -43,5 +43,26 @@ func FuzzOpenCursor(f *testing.F) {
 		if _, ok := OpenToken(key, person, sealed); ok {
 			t.Fatal("a cursor opens as a token")
 		}
+		tok := Token{View: c.View, Seq: live, TimeMS: int64(since)}
+		proof := tok.Seal(key, person)
+		if got, ok := OpenToken(key, person, proof); !ok || got != tok {
+			t.Fatalf("%+v opens as %+v", tok, got)
+		}
+		if _, ok := Open(key, person, proof); ok {
+			t.Fatal("a token opens as a cursor")
+		}
+		// Of what was given, one byte changed, the end cut off, or something behind it.
+		for _, given := range [][]byte{sealed, proof} {
+			at := int((live ^ since) % uint64(len(given)))
+			bent := bytes.Clone(given)
+			bent[at] ^= byte(done) | 1
+			for _, b := range [][]byte{bent, given[:at], append(bytes.Clone(given), byte(done))} {
+				_, isCursor := Open(key, person, b)
+				_, isToken := OpenToken(key, person, b)
+				if isCursor || isToken {
+					t.Fatalf("%x opens, made of %x", b, given)
+				}
+			}
+		}
 	})
 }
