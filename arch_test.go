@@ -57,7 +57,7 @@ var laboratory = []string{"internal/pgtest", "internal/fakes", "internal/sim", "
 
 // larger are packages of more than 15 files, each with its reason in docs/decisions.
 var larger = map[string]int{
-	"syncengine": 20, // 0011: one transaction, one door
+	"syncengine": 22, // 0011: one transaction, one door
 }
 
 // source is one package's own source, tests left out.

@@ -17,12 +17,16 @@ const created = ""
 // Edit is a patch as a device or a system source offers it.
 type Edit struct {
 	Base   uint64     // rev of the record that the device showed; 0 = never seen
+	MinRev uint64     // the rev of a changed record is at least this: the first of the running epoch (S18)
 	At     int64      // event time, milliseconds since 1970
 	Device satchel.ID // zero = a system source
 	Number uint64     // the device's number of the mutation
 	// Was is the device that Device was before it forked; its changes below WasBelow count as Device's own.
 	Was      satchel.ID
 	WasBelow uint64
+	// Blind says that the edit was made to a record that was merged into this one (S9): it has seen nothing of it, whatever
+	// the base says, not even what the same device did to it before.
+	Blind bool
 
 	Fields     map[string]any // new values; nil clears
 	Sets       []SetEdit
@@ -149,7 +153,7 @@ type merge struct {
 
 func newMerge(k *Kind, standing *Record, e Edit, yield bool) *merge {
 	next := standing.Clone()
-	next.Rev++
+	next.Rev = max(next.Rev+1, e.MinRev)
 	return &merge{kind: k, old: standing, edit: e, yield: yield, out: Merged{Record: next}}
 }
 
@@ -373,6 +377,9 @@ func (m *merge) stamp(path string) Stamp {
 // earlier word (a device never conflicts with itself).
 func (m *merge) seen(path string) bool {
 	s := m.stamp(path)
+	if m.edit.Blind {
+		return m.isMine(s)
+	}
 	if s.Rev <= m.edit.Base {
 		return true
 	}

@@ -501,3 +501,73 @@ func convergesInEitherOrder(k *schema.Kind) func(*rapid.T) {
 		}
 	}
 }
+
+func TestS9ARecordTakesOverWhatItLacksAndNamesTheRest(t *testing.T) {
+	t.Parallel()
+	thing, _ := things(t)
+	made := func(fields map[string]any) *schema.Record {
+		r, p := schema.New(thing, satchel.NewID(), satchel.NewID(), 1, schema.Edit{At: 1, Device: device(1), Number: 1, Fields: fields})
+		if p != nil {
+			t.Fatal(p)
+		}
+		return r
+	}
+	number := func(n int) json.Number { return json.Number(fmt.Sprint(n)) }
+	into := made(map[string]any{"note": "mine", "low": number(5), "high": number(5), "hits": number(2), "tags": []any{"a"}, "stage": "won"})
+	from := made(map[string]any{"note": "other", "fixed": "f", "low": number(3), "high": number(4), "hits": number(30), "tags": []any{"b"},
+		"stage": "lost", "amount": number(9), "level": "x"})
+	got := schema.Unite(thing, into, from, schema.Edit{MinRev: 1 << 40, At: 9, Device: device(2), Number: 1})
+	want := map[string]any{"note": "mine", "fixed": "f", "low": number(3), "high": number(5), "hits": number(32), "tags": []any{"a", "b"},
+		"stage": "won", "level": "x"}
+	if !schema.Equal(got.Record.Data, want) || got.Record.Rev != 1<<40 || got.Record.Stamps["level"].Rev != 1<<40 {
+		t.Errorf("%v at rev %d", got.Record.Data, got.Record.Rev)
+	}
+	lost := map[string]any{}
+	for _, v := range got.Lost {
+		lost[v.Path] = v.Value
+		if v.Policy != schema.UnitedAway {
+			t.Errorf("%s went by the policy %s", v.Path, v.Policy)
+		}
+	}
+	if !schema.Equal(lost, map[string]any{"note": "other", "high": number(4), "stage": "lost", "amount": number(9)}) {
+		t.Errorf("lost: %v", lost)
+	}
+	// Together they would break a check (hits): nothing is taken, nothing is gone.
+	from.Data["hits"] = number(39)
+	got = schema.Unite(thing, into, from, schema.Edit{At: 9, Device: device(2), Number: 1})
+	if got.Record != into || len(got.Lost) != len(from.Data) {
+		t.Errorf("%v, lost %d of %d", got.Record.Data, len(got.Lost), len(from.Data))
+	}
+}
+
+func TestS9ABlindEditHasSeenNothingNotEvenTheDevicesOwnWord(t *testing.T) {
+	t.Parallel()
+	thing, brittle := things(t)
+	r, _ := schema.New(thing, satchel.NewID(), satchel.NewID(), 1, schema.Edit{At: 1, Device: device(1), Number: 1, Fields: map[string]any{"level": "a"}})
+	e := schema.Edit{Base: 9, Blind: true, At: 5, Device: device(1), Number: 2, Fields: map[string]any{"level": "b"}}
+	if got, p := schema.Merge(thing, r, e); p != nil || !got.Conflicted {
+		t.Errorf("%+v %v", got, p)
+	}
+	if got := schema.MergeDelete(thing, r, schema.Edit{Base: 9, Blind: true, At: 5, Device: device(1), Number: 2}); !got.Conflicted {
+		t.Errorf("%+v", got)
+	}
+	b, _ := schema.New(brittle, satchel.NewID(), satchel.NewID(), 1, schema.Edit{At: 1, Device: device(1), Number: 1, Fields: map[string]any{"note": "a"}})
+	if got := schema.MergeDelete(brittle, b, schema.Edit{Blind: true, At: 5, Device: device(1), Number: 2}); !got.Record.Deleted {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestS18AChangeInANewEpochHasItsBitsInRevAndStamp(t *testing.T) {
+	t.Parallel()
+	thing, _ := things(t)
+	r, _ := schema.New(thing, satchel.NewID(), satchel.NewID(), 1, schema.Edit{At: 1, Device: device(1), Number: 1, Fields: map[string]any{"note": "a"}})
+	first := uint64(3)<<40 + 1
+	got, _ := schema.Merge(thing, r, schema.Edit{Base: 1, MinRev: first, At: 5, Device: device(2), Number: 2, Fields: map[string]any{"note": "b"}})
+	if got.Record.Rev != first || got.Record.Stamps["note"].Rev != first {
+		t.Errorf("rev %d, stamp %d", got.Record.Rev, got.Record.Stamps["note"].Rev)
+	}
+	got, _ = schema.Merge(thing, got.Record, schema.Edit{Base: first, MinRev: first, At: 6, Device: device(2), Number: 3, Fields: map[string]any{"note": "c"}})
+	if got.Record.Rev != first+1 {
+		t.Errorf("rev %d", got.Record.Rev)
+	}
+}

@@ -66,7 +66,7 @@ func (e *Engine) Import(ctx context.Context, org satchel.ID, source, key string,
 		}
 		a := &attempt{b: b, rows: map[satchel.ID]*row{}, system: true, verdict: Verdict{Status: Applied}}
 		for i, r := range records {
-			if err := a.importOne(r, m.Ops[i]); err != nil {
+			if err := a.importOne(ctx, r, m.Ops[i]); err != nil {
 				return fmt.Errorf("record %s (%s): %w", r.ID, r.Kind, err)
 			}
 		}
@@ -88,7 +88,7 @@ func (e *Engine) Import(ctx context.Context, org satchel.ID, source, key string,
 }
 
 // importOne makes one record of an import.
-func (a *attempt) importOne(r ImportRecord, op Op) error {
+func (a *attempt) importOne(ctx context.Context, r ImportRecord, op Op) error {
 	k := a.b.org.schema.Kind(r.Kind)
 	if k == nil {
 		return satchel.E(satchel.Invalid, satchel.ReasonUnknownKind, "the schema has no kind %q", r.Kind)
@@ -98,6 +98,9 @@ func (a *attempt) importOne(r ImportRecord, op Op) error {
 	}
 	fields, err := a.fields(k, op.Fields)
 	if err != nil {
+		return err
+	}
+	if _, err := a.rewire(ctx, k, fields); err != nil {
 		return err
 	}
 	e := schema.Edit{At: r.EventMS, Fields: fields}
@@ -140,6 +143,7 @@ func (e *Engine) Handlers() map[string]Handler {
 		JobDirectory: e.jobDirectory,
 		JobChildren:  e.jobChildren,
 		JobParked:    e.jobParked,
+		JobMerged:    e.jobMerged,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/internal/mutant"
 	"github.com/satchel-sync/satchel/schema"
 	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
@@ -26,6 +27,7 @@ type attempt struct {
 	system   bool // the ops of a command or of the system: every field may be written
 	resolved []satchel.ID
 	moves    []satchel.ID
+	merged   []merged
 	heads    int
 	again    map[satchel.ID]bool // rows that place looked at before what they hang under had moved
 }
@@ -144,12 +146,17 @@ func (a *attempt) op(ctx context.Context, op Op) error {
 	if err != nil {
 		return err
 	}
+	if r != nil && !r.root.IsZero() && !mutant.On(mutant.AliasIgnored) {
+		if r, err = a.throughAlias(ctx, r, &op); err != nil {
+			return err
+		}
+	}
 	if r != nil && r.rec.Kind != op.Kind {
 		return refuse(satchel.ReasonRecordUnknown, "", "no such record")
 	}
 	switch op.Action {
 	case Command:
-		return a.command(ctx, k, op)
+		return a.command(ctx, k, r, op)
 	case Create:
 		return a.create(ctx, k, r, op)
 	case Patch:
@@ -188,15 +195,33 @@ func (a *attempt) create(ctx context.Context, k *schema.Kind, r *row, op Op) err
 		return err
 	}
 	if r != nil {
-		if r.rec.Author != a.b.person || a.b.person.IsZero() && !a.system {
+		first := r.rec
+		if op.via != nil {
+			first = op.via.rec
+		}
+		if first.Author != a.b.person || a.b.person.IsZero() && !a.system {
 			return refuse(satchel.ReasonRecordExists, "", "somebody else created a record with this id")
 		}
 		for name, v := range fields {
-			if !schema.Equal(r.rec.Data[name], v) {
-				return a.patch(ctx, k, r, op) // under the rights of an edit
+			if schema.Equal(first.Data[name], v) {
+				delete(fields, name)
 			}
 		}
-		return nil
+		if len(fields) == 0 {
+			return nil
+		}
+		if op.via != nil { // what the merged record had, its merge has dealt with
+			text, err := encodeJSON(fields)
+			if err != nil {
+				return err
+			}
+			op.Fields = json.RawMessage(text)
+		}
+		return a.patch(ctx, k, r, op) // under the rights of an edit
+	}
+	hung, err := a.rewire(ctx, k, fields)
+	if err != nil {
+		return err
 	}
 	if !a.system && !a.b.grants.Kind(k.Name).Create {
 		return refuse(satchel.ReasonForbidden, "", "no right to create records of this kind")
@@ -212,7 +237,7 @@ func (a *attempt) create(ctx context.Context, k *schema.Kind, r *row, op Op) err
 		if owner := rec.OwnerID(k); owner != a.b.person && !a.b.org.dir.Within(a.b.grants.Kind(k.Name).Update, a.b.person, owner, satchel.ID{}) {
 			return refuse(satchel.ReasonForbidden, k.Owner, "no right to create records for this owner")
 		}
-		if err := a.mayHang(ctx, k, rec); err != nil {
+		if err := a.mayHang(ctx, k, rec, hung); err != nil {
 			return err
 		}
 	}
@@ -228,8 +253,9 @@ func (a *attempt) create(ctx context.Context, k *schema.Kind, r *row, op Op) err
 func (a *attempt) firstRev() uint64 { return a.b.clock.Seq>>epochShift<<epochShift + 1 }
 
 // mayHang checks what a new record hangs under: the parent is visible now; or, since work that took place is never
-// refused, a fact's parent is its author's, or was on the device at the checkpoint on which it was recorded (S6).
-func (a *attempt) mayHang(ctx context.Context, k *schema.Kind, rec *schema.Record) error {
+// refused, a fact's parent is its author's, or was on the device at the checkpoint on which it was recorded (S6). named,
+// where not zero, is the merged record that the device knew as the parent.
+func (a *attempt) mayHang(ctx context.Context, k *schema.Kind, rec *schema.Record, named satchel.ID) error {
 	if k.Parent == "" {
 		return nil
 	}
@@ -248,6 +274,12 @@ func (a *attempt) mayHang(ctx context.Context, k *schema.Kind, rec *schema.Recor
 		return nil
 	}
 	if k.Fact {
+		if !named.IsZero() { // whatever the record is that it goes on in
+			id = named
+			if parent, err = a.row(ctx, id); err != nil {
+				return err
+			}
+		}
 		if parent.rec.Author == a.b.person {
 			a.note(ParentMoved)
 			return nil
@@ -319,12 +351,16 @@ func (a *attempt) patch(ctx context.Context, k *schema.Kind, r *row, op Op) erro
 			return err
 		}
 	}
+	hung, err := a.rewire(ctx, k, fields)
+	if err != nil {
+		return err
+	}
 	if !a.system {
 		if err := a.mayUpdate(k, r, fields); err != nil {
 			return err
 		}
 		if k.Parent != "" && fields[k.Parent] != nil && fields[k.Parent] != r.rec.Data[k.Parent] {
-			if err := a.mayHang(ctx, k, &schema.Record{Data: fields}); err != nil {
+			if err := a.mayHang(ctx, k, &schema.Record{Data: fields}, hung); err != nil {
 				return err
 			}
 		}
@@ -444,7 +480,10 @@ func touched(fields map[string]any, sets []schema.SetEdit, incs []schema.Increme
 }
 
 // command lets a feature turn the command into ops, and does them.
-func (a *attempt) command(ctx context.Context, k *schema.Kind, op Op) error {
+func (a *attempt) command(ctx context.Context, k *schema.Kind, r *row, op Op) error {
+	if op.Name == MergeCommand {
+		return a.mergeRecords(ctx, k, r, op)
+	}
 	fn := a.b.e.commands[op.Name]
 	if fn == nil {
 		return a.unknown(satchel.ReasonUnknownCommand, op.Record, "", "this server has no such command")

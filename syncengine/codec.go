@@ -224,6 +224,9 @@ func (b *batch) named() (records, parents []satchel.ID) {
 			if op.Action == Create || op.Action == Patch {
 				parents = append(parents, referenced(op.Fields)...)
 			}
+			if op.Action == Command && op.Name == MergeCommand {
+				records = append(records, referenced(op.Args)...)
+			}
 		}
 	}
 	if edits {

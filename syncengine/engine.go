@@ -134,6 +134,7 @@ const (
 	JobDirectory = "engine.directory" // mirror people and teams into records, move what their changes move
 	JobChildren  = "engine.children"  // move what hangs under a record whose owner changed
 	JobParked    = "engine.parked"    // apply what waited for a refused creation
+	JobMerged    = "engine.merged"    // lead to the root what hangs under a record that was merged
 )
 
 // clock is an organisation's row of org_clock as a transaction read it.

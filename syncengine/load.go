@@ -26,6 +26,7 @@ type row struct {
 	above       satchel.ID      // parentOwner as in the table
 	place       []access.Bucket // where it must lie; nil = where it lies
 	changed     bool            // the record, not only its place
+	root        satchel.ID      // the record that it was merged into (S9)
 }
 
 // batch is one transaction of the flow. It belongs to one goroutine.
@@ -56,6 +57,7 @@ type batch struct {
 	pendAtt []attention
 	settled []settledMutation
 	moves   []satchel.ID // records whose children are moved by a job
+	merged  []merged
 	newRef  []refusedRow
 	undoRef []satchel.ID // refused creations that now exist
 	parks   []parkedRow
@@ -119,6 +121,9 @@ func (b *batch) load(ctx context.Context) error {
 		if err := b.enterFork(ctx); err != nil {
 			return err
 		}
+	}
+	if err := b.loadRoots(ctx); err != nil {
+		return err
 	}
 	return b.know(ctx)
 }
@@ -238,7 +243,7 @@ func scanRecord(rows pgx.Rows) (*row, error) {
 	var data, stamps []byte
 	var owner satchel.ID
 	if err := rows.Scan(&rec.ID, &rec.Kind, &rec.Rev, &data, &stamps, &r.buckets, &rec.Author, &owner, &r.parent,
-		&r.parentOwner, &rec.EventMS, &rec.Deleted); err != nil {
+		&r.parentOwner, &rec.EventMS, &rec.Deleted, &r.root); err != nil {
 		return nil, err
 	}
 	var err error

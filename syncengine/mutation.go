@@ -45,6 +45,8 @@ type Op struct {
 	Increments []schema.Increment `json:"increments,omitempty"`
 	Name       string             `json:"name,omitempty"` // of a command
 	Args       json.RawMessage    `json:"args,omitempty"` // of a command: a JSON object
+
+	via *row // the merged record that it was sent to; Record is the root of it then
 }
 
 // Mutation is what a person did on a device: all its ops take effect, or none (S4).

@@ -75,7 +75,7 @@ func (a *attempt) editOf(r *row, op Op, fields map[string]any) schema.Edit {
 	if r != nil && op.BaseRev > r.rec.Rev {
 		op.BaseRev = 0
 	}
-	return schema.Edit{Base: op.BaseRev, At: a.at, Device: a.b.device, Number: a.m.Number,
+	return schema.Edit{Base: op.BaseRev, MinRev: a.firstRev(), Blind: op.via != nil, At: a.at, Device: a.b.device, Number: a.m.Number,
 		Was: a.b.lane.was, WasBelow: a.b.lane.wasBelow, Fields: fields}
 }
 
@@ -132,7 +132,7 @@ func (a *attempt) worst(s Status, why satchel.Reason) {
 func (a *attempt) change(r *row, rec *schema.Record, e entry) {
 	next := *r
 	next.rec, next.changed = rec, true
-	rec.Rev = max(rec.Rev, a.firstRev())
+	rec.Rev = max(rec.Rev, a.firstRev()) // of a delete; what is merged has it already
 	e.record, e.rev, e.at, e.number = rec.ID, rec.Rev, a.at, a.m.Number
 	a.history = append(a.history, e)
 	a.set(&next)
@@ -165,6 +165,11 @@ func (a *attempt) place(ctx context.Context) error {
 				p, err := a.row(ctx, r.parent)
 				if err != nil {
 					return err
+				}
+				if p != nil {
+					if p, err = a.root(ctx, p); err != nil { // a job has not led it there yet
+						return err
+					}
 				}
 				if p != nil {
 					r.parentOwner = top(p.parentOwner, p.rec.OwnerID(a.b.org.schema.Kind(p.rec.Kind)))
@@ -202,6 +207,7 @@ func (b *batch) accept(a *attempt) {
 	b.heads += a.heads
 	b.history = append(b.history, a.history...)
 	b.moves = append(b.moves, a.moves...)
+	b.merged = append(b.merged, a.merged...)
 	b.undoRef = append(b.undoRef, a.resolved...)
 	for _, id := range a.resolved {
 		delete(b.refused, id)
@@ -418,7 +424,7 @@ func (a *attempt) keepAttention(ctx context.Context, p attention) error {
 		rec = rec.Clone()
 		rec.Deleted, rec.Rev = false, rec.Rev+1
 	}
-	got, problem := schema.Merge(k, rec, schema.Edit{Base: rec.Rev, At: a.at, Fields: fields})
+	got, problem := schema.Merge(k, rec, schema.Edit{Base: rec.Rev, MinRev: a.firstRev(), At: a.at, Fields: fields})
 	if problem != nil {
 		return fmt.Errorf("syncengine: attention: %s %v", problem.Reason, problem.Paths)
 	}
@@ -463,6 +469,9 @@ func (b *batch) react(ctx context.Context) error {
 	}
 	for _, id := range b.undoRef {
 		js = append(js, jobs.Job{Kind: JobParked, Org: b.orgID, Args: recordArgs{Record: id}})
+	}
+	for _, m := range b.merged {
+		js = append(js, jobs.Job{Kind: JobMerged, Org: b.orgID, Args: recordArgs{Record: m.loser}})
 	}
 	if len(js) == 0 {
 		return nil

@@ -60,7 +60,7 @@ SELECT verdict, seq FROM ledger_source WHERE org_id = $1 AND source = $2 AND key
 
 // Step 2: load.
 
-const recordColumns = `id, kind, rev, data, stamps, buckets, author, owner, parent, parent_owner, event_ms, deleted`
+const recordColumns = `id, kind, rev, data, stamps, buckets, author, owner, parent, parent_owner, event_ms, deleted, root`
 
 const sqlLockRecords = `-- syncengine.LockRecords
 SELECT ` + recordColumns + ` FROM record WHERE org_id = $1 AND id = ANY($2) ORDER BY id FOR UPDATE`
@@ -94,9 +94,9 @@ WHERE c.org_id = $1`
 
 const sqlUpdateRecords = `-- syncengine.UpdateRecords
 UPDATE record r SET rev = u.rev, data = u.data::jsonb, stamps = u.stamps::jsonb, buckets = u.buckets::bigint[],
-  owner = u.owner, parent = u.parent, parent_owner = u.parent_owner, schema_version = $2, deleted = u.deleted
-FROM unnest($3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::uuid[], $10::uuid[], $11::boolean[])
-  AS u(id, rev, data, stamps, buckets, owner, parent, parent_owner, deleted)
+  owner = u.owner, parent = u.parent, parent_owner = u.parent_owner, schema_version = $2, deleted = u.deleted, root = u.root
+FROM unnest($3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::uuid[], $10::uuid[], $11::boolean[], $12::uuid[])
+  AS u(id, rev, data, stamps, buckets, owner, parent, parent_owner, deleted, root)
 WHERE r.org_id = $1 AND r.id = u.id`
 
 const sqlMoveRecords = `-- syncengine.MoveRecords

@@ -218,7 +218,10 @@ func (b *batch) queueRecords(q *pgx.Batch, nums map[access.Bucket]int64) error {
 	}
 	if len(upd.ids) > 0 {
 		q.Queue(sqlUpdateRecords, b.orgID, b.org.schema.Version, upd.ids, upd.revs, upd.data, upd.stamps, upd.buckets,
-			upd.owners, upd.parents, upd.parentOwners, upd.deleted)
+			upd.owners, upd.parents, upd.parentOwners, upd.deleted, upd.roots)
+	}
+	for _, m := range b.merged { // behind the update, so that what the batch merged into the loser goes along
+		q.Queue(sqlRepoint, b.orgID, m.loser, m.root, MaxHeads)
 	}
 	if len(moveIDs) > 0 {
 		q.Queue(sqlMoveRecords, b.orgID, moveIDs, moveBuckets, nullable(moveOwners))
@@ -232,6 +235,7 @@ type recordColumnsSet struct {
 	kinds, data, stamps, buckets           []string
 	revs, events                           []int64
 	authors, owners, parents, parentOwners []any
+	roots                                  []any
 	deleted                                []bool
 }
 
@@ -252,6 +256,7 @@ func (c *recordColumnsSet) add(r *row, buckets []int64, s *schema.Schema) error 
 	c.parentOwners = append(c.parentOwners, pg.NullID(r.parentOwner))
 	c.events = append(c.events, r.rec.EventMS)
 	c.deleted = append(c.deleted, r.rec.Deleted)
+	c.roots = append(c.roots, pg.NullID(r.root))
 	return nil
 }
 
