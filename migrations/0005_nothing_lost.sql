@@ -6,13 +6,14 @@ ALTER TABLE record ADD COLUMN root uuid;
 CREATE INDEX record_root ON record (org_id, root) WHERE root IS NOT NULL;
 
 -- What a device told last of itself, for the office; shown is the commit up to which it had pulled, protocol the version
--- that it speaks, repaired_at when it last had to repair its data.
+-- that it speaks, repaired_at when it last had to repair its data; behind says that there was more to pull.
 ALTER TABLE lane
     ADD COLUMN shown       bigint NOT NULL DEFAULT 0,
     ADD COLUMN app_version text,
     ADD COLUMN profile     text,
     ADD COLUMN protocol    integer NOT NULL DEFAULT 1,
-    ADD COLUMN repaired_at timestamptz;
+    ADD COLUMN repaired_at timestamptz,
+    ADD COLUMN behind      boolean NOT NULL DEFAULT false;
 
 -- A mutation that did not take effect as it was sent: refused, conflicting, not understood, or waiting (waits_for) for a
 -- record whose creation was refused. It can be tried again, edited or discarded. mutation is null where it cannot be

@@ -52,7 +52,7 @@ type Engine interface {
 	Apply(ctx context.Context, p *satchel.Principal, in syncengine.Batch) (syncengine.Outcome, error)
 	Pull(ctx context.Context, p *satchel.Principal, r syncengine.PullRequest) (*syncengine.Page, error)
 	Wait(ctx context.Context, p *satchel.Principal, cursor []byte) (bool, error)
-	Contact(ctx context.Context, p *satchel.Principal, confirmed uint64, o syncengine.Outbox) error
+	Contact(ctx context.Context, p *satchel.Principal, n syncengine.ContactNote) error
 	Lanes(ctx context.Context, org satchel.ID, devices []satchel.ID) (map[satchel.ID]syncengine.Lane, error)
 	Org(ctx context.Context, id satchel.ID) (*schema.Schema, *access.Directory, error)
 	Grants(ctx context.Context, p *satchel.Principal) (*access.Grants, error)

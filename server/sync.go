@@ -346,7 +346,7 @@ func (c *contacts) note(ctx context.Context, p *satchel.Principal, confirmed uin
 		defer func() { <-c.slots }()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), contactTime)
 		defer cancel()
-		if err := c.engine.Contact(ctx, &who, confirmed, o); err != nil {
+		if err := c.engine.Contact(ctx, &who, syncengine.ContactNote{Confirmed: confirmed, Outbox: o}); err != nil {
 			c.log.WarnContext(ctx, "a contact could not be noted", "device", who.Device, "error", causeText(err))
 		}
 	})

@@ -135,21 +135,29 @@ func (e *Engine) oneByOne(ctx context.Context, p *satchel.Principal, in Batch) (
 // Submit applies what a system source does; see [SystemMutation]. Its verdict is stored under (source, key): sent
 // again, it takes effect once and the verdict is the same.
 func (e *Engine) Submit(ctx context.Context, m SystemMutation) (Verdict, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.Deadline)
-	defer cancel()
-	var out Outcome
-	err := e.retry(ctx, func() (err error) {
-		out, err = e.flowSystem(ctx, m)
-		return err
-	})
+	out, err := e.submit(ctx, m)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return Verdict{}, &satchel.Error{Kind: satchel.Contention, Reason: satchel.ReasonDeadline,
+			Detail: "the change took too long; send it again under the same key, it takes effect once", Err: err}
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			return Verdict{}, &satchel.Error{Kind: satchel.Contention, Reason: satchel.ReasonDeadline,
-				Detail: "the change took too long; send it again under the same key, it takes effect once", Err: err}
-		}
 		return Verdict{}, pg.ToError(err)
 	}
 	return out.Verdicts[0], nil
+}
+
+// submit runs the flow of a system mutation until it is not in the way of others; past the deadline its error says so.
+func (e *Engine) submit(ctx context.Context, m SystemMutation) (out Outcome, err error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.Deadline)
+	defer cancel()
+	err = e.retry(ctx, func() error {
+		out, err = e.flowSystem(ctx, m)
+		return err
+	})
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(ctx.Err(), err)
+	}
+	return out, err
 }
 
 // flowSystem is the flow of a system mutation.
@@ -166,8 +174,13 @@ func (e *Engine) flowSystem(ctx context.Context, m SystemMutation) (Outcome, err
 	if b.known != nil {
 		return Outcome{Verdicts: []Verdict{*b.known}}, nil
 	}
-	if err := b.mutate(ctx, b.in.Mutations[0]); err != nil {
+	if m.kept != nil && m.kept.discard {
+		b.settled = append(b.settled, settledMutation{b.in.Mutations[0], Verdict{Status: Applied}})
+	} else if err := b.mutate(ctx, b.in.Mutations[0]); err != nil {
 		return Outcome{}, err
+	}
+	if b.fruitless() {
+		return b.outcome(0), nil
 	}
 	if err := b.finish(ctx); err != nil {
 		return Outcome{}, err
@@ -256,10 +269,11 @@ func sqlState(err error) string {
 	return ""
 }
 
-// consecutive cuts a batch at the first gap: what is behind it gets no verdict.
+// consecutive cuts a batch at the first gap: what is behind it gets no verdict. A skip, whose run is longer than the
+// numbers of its mutations, is a batch of its own.
 func consecutive(ms []Mutation) []Mutation {
 	for i := 1; i < len(ms); i++ {
-		if ms[i].Number != ms[i-1].Number+1 {
+		if ms[i].Number != ms[i-1].Number+1 || ms[i].Skip != nil || ms[0].Skip != nil {
 			return ms[:i]
 		}
 	}

@@ -3,11 +3,9 @@ package syncengine
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -143,6 +141,7 @@ func (e *Engine) Handlers() map[string]Handler {
 		JobDirectory: e.jobDirectory,
 		JobChildren:  e.jobChildren,
 		JobParked:    e.jobParked,
+		JobUpgraded:  e.jobUpgraded,
 		JobMerged:    e.jobMerged,
 	}
 }
@@ -352,52 +351,6 @@ func (e *Engine) jobChildren(ctx context.Context, org satchel.ID, raw json.RawMe
 
 const sqlChildIDs = `-- syncengine.ChildIDs
 SELECT id FROM record WHERE org_id = $1 AND parent = $2 AND id > $3 ORDER BY id LIMIT $4`
-
-// jobParked applies, in order and in their author's name, the mutations that waited for a creation that is now resolved
-// (S5). Each is known by its device and number, so that none takes effect twice.
-func (e *Engine) jobParked(ctx context.Context, org satchel.ID, raw json.RawMessage) error {
-	var args recordArgs
-	if err := json.Unmarshal(raw, &args); err != nil {
-		return jobs.Discard(err)
-	}
-	var id, device, person satchel.ID // the place behind what was looked at
-	var number uint64
-	for {
-		var payload []byte
-		err := e.cfg.Pool.QueryRow(ctx, sqlParked, org, args.Record, device, int64(number)).Scan(&id, &device, &number, &person, &payload)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		var m Mutation
-		if err := json.Unmarshal(payload, &m); err != nil {
-			return jobs.Discard(err)
-		}
-		_, dir, err := e.Org(ctx, org)
-		if err != nil {
-			return err
-		}
-		if who, known := dir.Person(person); !known || who.Disabled {
-			continue // nothing is done in his name any more; it stays where it is kept
-		}
-		again := SystemMutation{Org: org, Source: "parked", Key: fmt.Sprintf("%s/%d/%s@%s", device, number, m.ID, args.Record),
-			Actor: &satchel.Principal{Org: org, Person: person}, Ops: m.Ops, At: time.UnixMilli(m.Recorded.WallMS),
-			device: device, number: number, token: m.Token, Cause: "it had waited for a record whose creation was refused"}
-		_, err = e.Submit(ctx, again)
-		if pg.Classify(err) == pg.BadData || isFault(err) {
-			again.culprit = true
-			_, err = e.Submit(ctx, again)
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := e.cfg.Pool.Exec(ctx, sqlUnpark, org, device, int64(number), e.cfg.Now(), args.Record); err != nil {
-			return err
-		}
-	}
-}
 
 // headsOf gives how many heads a record moves at most: those that it has and those that its kind can give it.
 func (b *batch) headsOf(r *row) int {

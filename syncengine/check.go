@@ -41,13 +41,17 @@ type settledMutation struct {
 // mutate checks and merges one mutation and keeps its verdict. The error undoes the whole batch; a refusal is a verdict.
 func (b *batch) mutate(ctx context.Context, m Mutation) error {
 	a := &attempt{b: b, m: m, rows: map[satchel.ID]*row{}, verdict: Verdict{Number: m.Number, Status: Applied}}
-	if v, done := b.before[m.ID]; done { // it was applied under the number that it had before the fork
+	if v, done := b.before[m.ID]; done { // it was applied under the number that it had before; v.Seq says when
 		v.Number = m.Number
 		b.settled = append(b.settled, settledMutation{m, v})
 		return nil
 	}
 	before := b.lane.lastEvent
 	a.clockIn()
+	if m.skips() {
+		b.skip(a)
+		return nil
+	}
 	err := b.shielded("mutation", func() error { return a.run(ctx) })
 	if errors.Is(err, errFull) {
 		b.lane.lastEvent = before
@@ -85,6 +89,19 @@ func (a *attempt) clockIn() {
 	}
 }
 
+// recorded is when the mutation was recorded as far as its own clock readings say, whatever the device sent before.
+func (a *attempt) recorded() int64 {
+	if a.b.source != nil {
+		return a.at
+	}
+	var checkpoint int64
+	if t, ok := cursor.OpenToken(a.b.clock.Key, a.b.person, a.m.Token); ok {
+		checkpoint = t.TimeMS
+	}
+	at, _ := eventTime(a.m.Recorded, a.b.in.Pairs, checkpoint, a.b.now.UnixMilli(), 0)
+	return at
+}
+
 func (a *attempt) run(ctx context.Context) error {
 	if a.b.in.culprit {
 		return &Refusal{Status: Rejected, Reason: satchel.ReasonUnexpectedInternal, Detail: "the database refused the data of this mutation"}
@@ -100,6 +117,16 @@ func (a *attempt) run(ctx context.Context) error {
 		}
 	}
 	switch {
+	case a.m.TooOld:
+		return &Refusal{Status: Unsupported, Reason: satchel.ReasonClientTooOld, Detail: "this server does not speak the app's protocol any more; it is kept for the office"}
+	case a.m.Envelope != nil && a.m.Envelope.Size > MaxMutationBytes:
+		return &Refusal{Status: Rejected, Reason: satchel.ReasonTooLarge, Detail: "a mutation has at most 256 KiB; its bytes are on the device"}
+	case a.m.Envelope != nil:
+		return &Refusal{Status: Rejected, Reason: satchel.ReasonMalformed, Detail: "the device cannot read the mutation any more; its bytes are there"}
+	case a.m.Skip != nil:
+		return &Refusal{Status: Rejected, Reason: satchel.ReasonMalformed, Detail: "a skip has no ops and goes from its own number to one at most 1,000,000 on"}
+	case a.m.additive() && a.recorded() < a.b.unsure:
+		return &Refusal{Status: Rejected, Reason: satchel.ReasonConcurrent, Detail: "it may have taken effect already, so long ago that nobody knows; a person must look"}
 	case len(a.m.Malformed) > 0:
 		return &Refusal{Status: Rejected, Reason: satchel.ReasonMalformed, Detail: "the mutation does not have the documented form; its bytes are kept"}
 	case len(a.m.Ops) == 0:

@@ -3,6 +3,7 @@ package syncengine
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -18,22 +19,37 @@ import (
 // payload spells the ops as they were sent, for a mutation whose values cannot be stored as values.
 func (a *attempt) payload() string {
 	raw, err := json.Marshal(a.m.Ops)
-	if err != nil {
-		// RawMessage that is not JSON: keep the parts as bytes.
-		raw = nil
-		for _, op := range a.m.Ops {
-			raw = append(append(append(raw, op.Fields...), '\n'), op.Args...)
-		}
+	if err != nil { // RawMessage that is not JSON
+		raw = rawOps(a.m.Ops)
 	}
 	return encode64(raw)
 }
 
-// keepBytes keeps a mutation without the documented form. It names no record that could be trusted, so the mutation's
-// own id stands in for one.
-func (a *attempt) keepBytes(r *Refusal) satchel.ID {
-	a.b.pendAtt = append(a.b.pendAtt, attention{person: a.b.person, record: a.m.ID, cause: "refused", reason: r.Reason,
-		items: []any{map[string]any{"encoding": "base64", "value": encode64(a.m.Malformed)}}})
-	return attentionID(a.b.person, a.m.ID)
+// rawOps keeps the parts of ops that are not JSON as bytes.
+func rawOps(ops []Op) (raw []byte) {
+	for _, op := range ops {
+		raw = append(append(append(raw, op.Fields...), '\n'), op.Args...)
+	}
+	return raw
+}
+
+// empty tells whether a mutation holds nothing at all.
+func (m Mutation) empty() bool {
+	return len(m.Ops) == 0 && len(m.Malformed) == 0 && m.Skip == nil && m.Envelope == nil
+}
+
+// remains spells what is known of a mutation without ops, for an attention.
+func (m Mutation) remains() []any {
+	number := func(n uint64) json.Number { return json.Number(strconv.FormatUint(n, 10)) }
+	switch {
+	case m.Skip != nil:
+		return []any{map[string]any{"from": number(m.Number), "to": number(m.Skip.To), "why": cut(m.Skip.Why, 200)}}
+	case m.Envelope != nil:
+		return []any{map[string]any{"size": number(m.Envelope.Size), "sha256": hex.EncodeToString(m.Envelope.SHA256)}}
+	case len(m.Malformed) > 0:
+		return []any{map[string]any{"encoding": "base64", "value": encode64(m.Malformed)}}
+	}
+	return nil
 }
 
 // culpritPayload gives the bytes of what Postgres refused, else "".
@@ -201,13 +217,16 @@ func rawOp(op Op) string {
 func storableText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // clean makes of a name from outside one that can be stored.
-func clean(name string) string {
-	name = strings.ReplaceAll(strings.ToValidUTF8(name, "?"), "\x00", "?")
-	for len(name) > 63 {
-		_, size := utf8.DecodeLastRuneInString(name)
-		name = name[:len(name)-size]
+func clean(name string) string { return cut(name, 63) }
+
+// cut makes of a text from outside one of at most so many bytes that can be stored.
+func cut(text string, most int) string {
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\x00", "?")
+	for len(text) > most {
+		_, size := utf8.DecodeLastRuneInString(text)
+		text = text[:len(text)-size]
 	}
-	return name
+	return text
 }
 
 // named collects the ids that the ops name, and those of the records that new ones hang under; sorted, so that two

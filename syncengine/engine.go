@@ -103,6 +103,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	tick, line := time.NewTicker(e.cfg.PollEvery), time.NewTicker(lineEvery)
 	defer tick.Stop()
 	defer line.Stop()
+	upgraded := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -113,6 +114,13 @@ func (e *Engine) Run(ctx context.Context) error {
 			}
 			continue
 		case <-tick.C:
+		}
+		if !upgraded {
+			if err := e.upgraded(ctx); err == nil {
+				upgraded = true
+			} else if ctx.Err() == nil {
+				e.cfg.Logger.Warn("syncengine: could not look for what was not understood", "error", err)
+			}
 		}
 		if err := e.pollOthers(ctx); err != nil && ctx.Err() == nil {
 			// Waiters time out by themselves and pull; the next tick tries again.
@@ -134,6 +142,7 @@ const (
 	JobDirectory = "engine.directory" // mirror people and teams into records, move what their changes move
 	JobChildren  = "engine.children"  // move what hangs under a record whose owner changed
 	JobParked    = "engine.parked"    // apply what waited for a refused creation
+	JobUpgraded  = "engine.upgraded"  // apply what was not understood
 	JobMerged    = "engine.merged"    // lead to the root what hangs under a record that was merged
 )
 
@@ -335,8 +344,10 @@ func (e *Engine) PublishSchema(ctx context.Context, id satchel.ID, pack []byte) 
 		if err := tx.QueryRow(ctx, sqlNextSchema, id).Scan(&version); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, sqlNewSchema, id, version, string(pack), e.cfg.Now())
-		return err
+		if _, err := tx.Exec(ctx, sqlNewSchema, id, version, string(pack), e.cfg.Now()); err != nil {
+			return err
+		}
+		return e.cfg.Jobs.Enqueue(ctx, tx, upgradedJob(id))
 	})
 	if err == nil {
 		e.waiters.wakeOrg(id)

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/internal/mutant"
 	"github.com/satchel-sync/satchel/internal/pg"
+	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
 
 // lane is a device's queue.
@@ -41,7 +44,11 @@ func (b *batch) forked() bool {
 		if m.Number >= b.lane.next {
 			return false
 		}
-		if id, _, ok := b.stored(m.Number); !ok || id != m.ID {
+		id, _, ok := b.stored(m.Number)
+		if !ok && mutant.On(mutant.TrimmedReplayed) {
+			continue
+		}
+		if !ok || id != m.ID {
 			return true
 		}
 	}
@@ -66,12 +73,17 @@ func (b *batch) stored(number uint64) (satchel.ID, Verdict, bool) {
 // when the first new one is not the number expected.
 func (b *batch) pending() []Mutation {
 	for i := range b.in.Mutations {
-		if b.in.Mutations[i].Number >= b.lane.next {
-			if b.in.Mutations[i].Number != b.lane.next {
-				return nil
+		number := b.in.Mutations[i].Number
+		if number < b.lane.next {
+			if _, _, ok := b.stored(number); !ok && mutant.On(mutant.TrimmedReplayed) {
+				return b.in.Mutations[i:]
 			}
-			return b.in.Mutations[i:]
+			continue
 		}
+		if number != b.lane.next && !mutant.On(mutant.GapAccepted) {
+			return nil
+		}
+		return b.in.Mutations[i:]
 	}
 	return nil
 }
@@ -82,14 +94,36 @@ INSERT INTO lane (org_id, device_id, person_id, was, was_below, last_event) VALU
 const sqlSucceed = `-- syncengine.Succeed
 UPDATE lane SET successor = $3 WHERE org_id = $1 AND device_id = $2`
 
-// What the device did before it forked, once or many times, and since, by random id: of two phones with one store, one
-// may send under the number expected next what the other has sent under another.
+// What the device did in this lane and those before it, by random id: of two phones with one store, one may send under
+// the number expected next what the other has sent under another.
 const sqlRunsOfIDs = `-- syncengine.RunsOfIDs
 WITH RECURSIVE before (device_id) AS (
 	SELECT $2::uuid
 	UNION
 	SELECT l.was FROM before b JOIN lane l ON l.org_id = $1 AND l.device_id = b.device_id WHERE l.was IS NOT NULL)
 SELECT first, ids, verdicts, seq FROM ledger WHERE org_id = $1 AND device_id IN (SELECT device_id FROM before) AND ids && $3`
+
+// Of the lanes before this one, those whose first runs are kept no more: until when something may have taken effect of
+// which nothing is known.
+const sqlUnsure = `-- syncengine.Unsure
+WITH RECURSIVE before (device_id) AS (
+	SELECT l.was FROM lane l WHERE l.org_id = $1 AND l.device_id = $2 AND l.was IS NOT NULL
+	UNION
+	SELECT l.was FROM before b JOIN lane l ON l.org_id = $1 AND l.device_id = b.device_id WHERE l.was IS NOT NULL)
+SELECT coalesce(max(coalesce((extract(epoch FROM r.at) * 1000)::bigint, 9223372036854775807)), 0)
+FROM before b JOIN lane l ON l.org_id = $1 AND l.device_id = b.device_id
+LEFT JOIN LATERAL (SELECT r.first, r.at FROM ledger r WHERE r.org_id = $1 AND r.device_id = b.device_id ORDER BY r.first LIMIT 1) r ON true
+WHERE l.next > 1 AND coalesce(r.first, 2) > 1`
+
+// The lane of a device that syncs for the first time. Where its person had revoked the device that it was, it goes on
+// behind that one's last lane.
+const sqlNewLane = `-- syncengine.NewLane
+INSERT INTO lane (org_id, device_id, person_id, was, was_below, last_event)
+SELECT c.org_id, $2, $3, w.device_id, w.next, coalesce(w.last_event, 0) FROM org_clock c
+LEFT JOIN directory_device d ON d.org_id = $1 AND d.id = $2 AND d.person_id = $3
+LEFT JOIN lane o ON o.org_id = $1 AND o.device_id = d.was AND o.person_id = $3
+LEFT JOIN lane w ON w.org_id = $1 AND w.device_id = coalesce(o.successor, o.device_id)
+WHERE c.org_id = $1 ON CONFLICT DO NOTHING`
 
 // DeviceGone waits, in the transaction that revokes a device or signs it out, for the batch of it that is being applied:
 // every later one finds the device revoked.
@@ -132,8 +166,7 @@ func (e *Engine) ForkDevice(ctx context.Context, p *satchel.Principal) (id satch
 	return id, pg.ToError(err)
 }
 
-// enterFork goes on in the lane that took the place of the device's first one, and finds what the device had done
-// before: a random id that the kept runs know gets its verdict.
+// enterFork goes on in the lane that took the place of the device's first one.
 func (b *batch) enterFork(ctx context.Context) error {
 	b.device = b.lane.successor
 	first, last := b.in.Mutations[0].Number, b.in.Mutations[len(b.in.Mutations)-1].Number
@@ -141,18 +174,28 @@ func (b *batch) enterFork(ctx context.Context) error {
 	if b.lane, err = scanLane(b.tx.QueryRow(ctx, sqlLockLane, b.orgID, b.device)); err != nil {
 		return err
 	}
-	ids := make([]satchel.ID, len(b.in.Mutations))
-	for i := range b.in.Mutations {
-		ids[i] = b.in.Mutations[i].ID
-	}
 	rows, err := b.tx.Query(ctx, sqlRuns, b.orgID, b.device, int64(first)-MaxBatch, int64(last))
 	if err != nil {
 		return err
 	}
-	if b.runs, err = pgx.CollectRows(rows, scanRun); err != nil {
-		return err
+	b.runs, err = pgx.CollectRows(rows, scanRun)
+	return err
+}
+
+// recall finds what the device had done under other numbers, in a lane that has another before it and after a restore:
+// a random id that the kept runs know gets its verdict, and what adds up and may be older than they are is not applied.
+func (b *batch) recall(ctx context.Context) error {
+	var ids []satchel.ID
+	additive := false
+	for _, m := range b.pending() {
+		ids = append(ids, m.ID)
+		additive = additive || m.additive()
 	}
-	if rows, err = b.tx.Query(ctx, sqlRunsOfIDs, b.orgID, b.device, ids); err != nil {
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := b.tx.Query(ctx, sqlRunsOfIDs, b.orgID, b.device, ids)
+	if err != nil {
 		return err
 	}
 	old, err := pgx.CollectRows(rows, scanRun)
@@ -162,10 +205,15 @@ func (b *batch) enterFork(ctx context.Context) error {
 	b.before = map[satchel.ID]Verdict{}
 	for _, r := range old {
 		for i, id := range r.ids {
-			b.before[id] = r.verdict(i)
+			v := r.verdict(i)
+			v.Seq = r.seq
+			b.before[id] = v
 		}
 	}
-	return nil
+	if b.lane.was.IsZero() || !additive {
+		return nil
+	}
+	return b.tx.QueryRow(ctx, sqlUnsure, b.orgID, b.device).Scan(&b.unsure)
 }
 
 // scanLane reads what sqlLockLane gives.
@@ -191,4 +239,185 @@ func (r run) verdict(i int) Verdict {
 		return Verdict{Status: Applied}
 	}
 	return r.verdicts[i]
+}
+
+// ContactNote is what a device tells of itself in a call.
+type ContactNote struct {
+	Confirmed     uint64
+	Outbox        Outbox
+	Cursor        []byte // after the answer: how far it has pulled; nil = not told
+	Behind        bool   // the answer said that there is more to pull
+	AppVersion    string // "" = as before
+	Profile       string
+	SchemaVersion int // 0 = as before
+	Protocol      int
+}
+
+// What a device tells belongs to the lane that it goes on in.
+const sqlContact = `-- syncengine.Contact
+UPDATE lane SET confirmed = greatest(confirmed, least($3, next - 1)), last_contact = $4, outbox_count = $5, outbox_oldest = $6,
+  media_bytes = $7, shown = CASE WHEN $8 = 0 THEN shown ELSE $8 END, app_version = coalesce(nullif($9, ''), app_version),
+  profile = $10, app_schema = CASE WHEN $11 = 0 THEN app_schema ELSE $11 END, protocol = $12, behind = $13
+WHERE org_id = $1 AND device_id = coalesce((SELECT r.successor FROM lane r WHERE r.org_id = $1 AND r.device_id = $2), $2)`
+
+// Contact notes that a device was here, what waits on it and how far it has pulled; the server calls it at most once a
+// minute and device, after the answer.
+func (e *Engine) Contact(ctx context.Context, p *satchel.Principal, n ContactNote) error {
+	shown, err := e.shownOf(ctx, p, n.Cursor, n.Profile)
+	if err != nil {
+		return pg.ToError(err)
+	}
+	for range 2 {
+		tag, err := e.cfg.Pool.Exec(ctx, sqlContact, p.Org, p.Device, int64(n.Confirmed), e.cfg.Now(), n.Outbox.Count, oldest(n.Outbox),
+			int64(n.Outbox.MediaBytes), int64(shown), cut(n.AppVersion, 64), cut(n.Profile, 64), n.SchemaVersion, max(n.Protocol, 1), n.Behind)
+		if err != nil || tag.RowsAffected() > 0 {
+			return pg.ToError(err)
+		}
+		if _, err := e.cfg.Pool.Exec(ctx, sqlNewLane, p.Org, p.Device, p.Person); err != nil { // it has only pulled so far
+			return pg.ToError(err)
+		}
+	}
+	return nil
+}
+
+// shownOf gives the commit up to which a device has pulled: the organisation's last one when there is nothing that it
+// does not have. 0 = not known.
+func (e *Engine) shownOf(ctx context.Context, p *satchel.Principal, sealed []byte, profile string) (uint64, error) {
+	if len(sealed) == 0 {
+		return 0, nil
+	}
+	o, c, err := e.orgNow(ctx, e.cfg.Pool, p.Org)
+	if err != nil {
+		return 0, err
+	}
+	place, ok := cursor.Open(o.key, p.Person, sealed)
+	if !ok || !c.reaches(place.Live) {
+		return 0, nil
+	}
+	idle, err := e.nothingNew(ctx, p, PullRequest{Cursor: sealed, Profile: profile})
+	if idle {
+		return c.Seq, err
+	}
+	return place.Live, err
+}
+
+// oldest gives the time of an outbox's oldest mutation, or NULL.
+func oldest(o Outbox) any {
+	if o.OldestMS == 0 {
+		return nil
+	}
+	return time.UnixMilli(o.OldestMS)
+}
+
+// LaneFilter says which devices; zero fields do not restrict.
+type LaneFilter struct {
+	Persons []satchel.ID
+	Limit   int    // 0 = 100, at most 500
+	After   string // next of the page before; "" = from the first
+}
+
+// LaneState is what the engine knows of a device, by its last contact. One that never synced has a zero LastContact and
+// Next 0.
+type LaneState struct {
+	Device       satchel.ID // of the sign-in
+	Person       satchel.ID
+	Revoked      bool
+	Lane         satchel.ID // under which it goes on: another than Device after a fork
+	Next         uint64     // the number expected next
+	Confirmed    uint64
+	LastContact  time.Time // zero = never
+	OutboxCount  uint32
+	OutboxOldest time.Time // by the phone's clock; zero = none
+	MediaBytes   uint64
+	Shown        uint64 // the commit up to which it had pulled; 0 = not known
+	Seq          uint64 // the organisation's last commit now
+	Lag          uint64 // commits since Shown; 0 also where Shown is not known
+	Behind       bool   // at its last contact there was more to pull
+	AppVersion   string
+	AppSchema    int // 0 = not told
+	Profile      string
+	Protocol     int
+	RepairedAt   time.Time // zero = never
+	Kept         uint32    // mutations of it, its forks' too, that are kept and open
+}
+
+// Forked tells whether the device goes on under another id, since its store was restored or cloned.
+func (l LaneState) Forked() bool { return l.Lane != l.Device }
+
+// Devices with the lane in which each goes on, and what is kept of all the lanes that it had since its sign-in.
+const sqlSyncStates = `-- syncengine.SyncStates
+SELECT d.id, d.person_id, d.revoked, coalesce(l.device_id, d.id), coalesce(l.next, 0), coalesce(l.confirmed, 0), l.last_contact,
+  coalesce(l.outbox_count, 0), l.outbox_oldest, coalesce(l.media_bytes, 0), coalesce(l.shown, 0), coalesce(l.app_version, ''),
+  coalesce(l.app_schema, 0), coalesce(l.profile, ''), coalesce(l.protocol, 1), greatest(l.repaired_at, o.repaired_at), coalesce(l.behind, false), k.open
+FROM directory_device d
+LEFT JOIN lane o ON o.org_id = $1 AND o.device_id = d.id
+LEFT JOIN lane l ON l.org_id = $1 AND l.device_id = coalesce(o.successor, o.device_id)
+CROSS JOIN LATERAL (
+	WITH RECURSIVE own (device_id) AS (
+		SELECT coalesce(l.device_id, d.id)
+		UNION
+		SELECT w.was FROM own n JOIN lane w ON w.org_id = $1 AND w.device_id = n.device_id
+		WHERE w.was IS NOT NULL AND n.device_id <> d.id)
+	SELECT count(*) AS open FROM own n JOIN kept q ON q.org_id = $1 AND q.device_id = n.device_id AND q.state = 'open') k
+WHERE d.org_id = $1 AND d.id > $2 AND ($3::uuid[] IS NULL OR d.person_id = ANY($3)) ORDER BY d.id LIMIT $4`
+
+// SyncStates tells about the devices of an organisation, in the order of their ids. A fork is told under the device of
+// its sign-in. next is "" at the end.
+func (e *Engine) SyncStates(ctx context.Context, org satchel.ID, f LaneFilter) (list []LaneState, next string, err error) {
+	limit := min(f.Limit, 500)
+	if limit <= 0 {
+		limit = 100
+	}
+	var after satchel.ID
+	if f.After != "" {
+		if after, err = satchel.ParseID(f.After); err != nil {
+			return nil, "", badPage()
+		}
+	}
+	c, err := readClock(ctx, e.cfg.Pool, org)
+	if err != nil {
+		return nil, "", pg.ToError(err)
+	}
+	rows, err := e.cfg.Pool.Query(ctx, sqlSyncStates, org, after, f.Persons, limit+1)
+	if err != nil {
+		return nil, "", pg.ToError(err)
+	}
+	list, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (l LaneState, err error) {
+		var contact, outbox, repaired *time.Time
+		err = r.Scan(&l.Device, &l.Person, &l.Revoked, &l.Lane, &l.Next, &l.Confirmed, &contact, &l.OutboxCount, &outbox, &l.MediaBytes,
+			&l.Shown, &l.AppVersion, &l.AppSchema, &l.Profile, &l.Protocol, &repaired, &l.Behind, &l.Kept)
+		l.LastContact, l.OutboxOldest, l.RepairedAt = timeOf(contact), timeOf(outbox), timeOf(repaired)
+		l.Seq, l.Lag = c.Seq, c.since(l.Shown)
+		return l, err
+	})
+	if err != nil {
+		return nil, "", pg.ToError(err)
+	}
+	if len(list) > limit {
+		list = list[:limit]
+		next = list[limit-1].Device.String()
+	}
+	return list, next, nil
+}
+
+// since counts the commits of this line after one; 0 = not known.
+func (c clock) since(seq uint64) (n uint64) {
+	if seq == 0 {
+		return 0
+	}
+	seq = min(seq, c.common(seq))
+	for _, cut := range c.Cuts {
+		if cut.Cut > seq {
+			n += cut.Cut - max(seq, cut.Epoch<<epochShift)
+		}
+	}
+	return n + c.Seq - max(seq, c.epoch()<<epochShift)
+}
+
+// timeOf gives a time that may be NULL; zero = it is.
+func timeOf(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
 }

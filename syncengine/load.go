@@ -47,7 +47,8 @@ type batch struct {
 	lane    lane
 	runs    []run
 	known   *Verdict                  // of a system mutation that was seen
-	before  map[satchel.ID]Verdict    // by random id: what the device did before it forked
+	before  map[satchel.ID]Verdict    // by random id: what the device did under other numbers
+	unsure  int64                     // what was recorded before may have taken effect, and nobody knows (S3)
 	refused map[satchel.ID]satchel.ID // record whose creation was refused to the person → attention
 
 	rows    map[satchel.ID]*row
@@ -60,7 +61,8 @@ type batch struct {
 	merged  []merged
 	newRef  []refusedRow
 	undoRef []satchel.ID // refused creations that now exist
-	parks   []parkedRow
+	keeps   []keptRow
+	looked  []string // kept mutations whose attention their author closed
 	writes  writeSet
 
 	newStems []string // of buckets that the batch made
@@ -78,7 +80,8 @@ func (e *Engine) newSystemBatch(tx *pg.Tx, m SystemMutation) *batch {
 		b.person = m.Actor.Person
 	}
 	b.device, b.in.culprit = m.device, m.culprit
-	b.in.Mutations = []Mutation{{Number: m.number, ID: satchel.DerivedID(m.Org, m.Source+"/"+m.Key), Ops: m.Ops, Token: m.token}}
+	b.in.Mutations = []Mutation{{Number: m.number, ID: satchel.DerivedID(m.Org, m.Source+"/"+m.Key), Ops: m.Ops, Token: m.token,
+		SchemaVersion: m.schemaVersion}}
 	return b
 }
 
@@ -93,12 +96,15 @@ func (b *batch) load(ctx context.Context) error {
 		q.Queue(sqlRuns, b.orgID, b.device, int64(first)-MaxBatch, int64(last))
 	} else {
 		q.Queue(sqlSeenKey, b.orgID, b.source.Source, b.source.Key)
+		if k := b.source.kept; k != nil {
+			q.Queue(sqlLockKept, b.orgID, k.device, int64(k.number))
+		}
 	}
 	q.Queue(sqlLockRecords, b.orgID, records)
 	q.Queue(sqlShareRecords, b.orgID, parents)
 	// Behind the locks, so that it knows every bucket in which a locked record lies.
 	q.Queue(sqlDeviceClock, b.orgID, b.device)
-	q.Queue(sqlRefused, b.orgID, append(slices.Clone(records), parents...), b.person)
+	q.Queue(sqlRefused, b.orgID, append(slices.Clone(records), parents...), b.author())
 
 	res := b.tx.SendBatch(ctx, &q)
 	err := b.readLoad(res)
@@ -119,6 +125,11 @@ func (b *batch) load(ctx context.Context) error {
 	}
 	if !b.lane.successor.IsZero() {
 		if err := b.enterFork(ctx); err != nil {
+			return err
+		}
+	}
+	if b.source == nil && (!b.lane.was.IsZero() || b.clock.epoch() > 0) {
+		if err := b.recall(ctx); err != nil {
 			return err
 		}
 	}
@@ -173,6 +184,11 @@ func (b *batch) readLoad(res pgx.BatchResults) error {
 			b.known = &v
 		case !errors.Is(err, pgx.ErrNoRows):
 			return err
+		}
+		if b.source.kept != nil {
+			if err := b.source.kept.scan(res.QueryRow()); err != nil {
+				return err
+			}
 		}
 	}
 	for range 2 {

@@ -3,6 +3,7 @@ package syncengine
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,6 +61,29 @@ type Mutation struct {
 	// Malformed, where not empty, is what came in place of a mutation of the documented form, as bytes. It has no Ops:
 	// the verdict is REJECTED MALFORMED and an attention keeps the bytes.
 	Malformed []byte `json:"malformed,omitempty"`
+	// Skip, in place of ops, uses up this number and those up to Skip.To: the device has lost what stood there (S3). A
+	// batch ends before a skip, or is that skip alone.
+	Skip *Skip `json:"skip,omitempty"`
+	// Envelope, in place of ops, stands for a mutation that is too large or that the device cannot read any more (S5).
+	Envelope *Envelope `json:"envelope,omitempty"`
+	// TooOld says that it was sent in a protocol that this server does not speak any more: the verdict is UNSUPPORTED,
+	// and it is kept for the office as far as it could be read.
+	TooOld bool `json:"too_old,omitempty"`
+}
+
+// Skip closes a gap that the device cannot fill.
+type Skip struct {
+	To  uint64 `json:"to"`            // the last number of the gap; the mutation's own is the first
+	Why string `json:"why,omitempty"` // a word or two for the attention, without data
+}
+
+// MaxSkip is how many numbers one skip uses up at most.
+const MaxSkip = 1_000_000
+
+// Envelope describes a mutation whose bytes stay on the device.
+type Envelope struct {
+	Size   uint64 `json:"size"` // bytes
+	SHA256 []byte `json:"sha256,omitempty"`
 }
 
 // ClockReading is a moment by a device's clocks; see the proto.
@@ -109,11 +133,13 @@ type SystemMutation struct {
 	At    time.Time // event time; zero = now
 	Cause string    // shown as the answer to "why did this happen"; without customer data
 
-	// The device, number and token that it had first, for a mutation that waited (parked): it counts as that device's
-	// word.
-	device satchel.ID
-	number uint64
-	token  []byte
+	// The device, number, token and schema version that it had first, for a mutation that was kept: it counts as that
+	// device's word.
+	device        satchel.ID
+	number        uint64
+	token         []byte
+	schemaVersion int
+	kept          *keptTry // nil = it is not about a kept mutation
 	// culprit says that Postgres refuses the mutation's data: refuse it, keep its bytes.
 	culprit bool
 }
@@ -226,6 +252,25 @@ type Change struct {
 // Observer looks at what a transaction changed. It may write its own tables and enqueue jobs in the transaction,
 // never records; the changes' rows are not yet in the tables. An error undoes the batch.
 type Observer func(ctx context.Context, tx pgx.Tx, changes []Change) error
+
+// end is the last number that a mutation uses up.
+func (m Mutation) end() uint64 {
+	if s := m.Skip; s != nil && len(m.Ops) == 0 && s.To >= m.Number && s.To-m.Number < MaxSkip {
+		return s.To
+	}
+	return m.Number
+}
+
+// skips tells whether a mutation is a skip of the documented form.
+func (m Mutation) skips() bool {
+	return m.Skip != nil && len(m.Ops) == 0 && (m.end() > m.Number || m.Skip.To == m.Number)
+}
+
+// additive tells whether a mutation that takes effect twice does harm even where its records are merged: it counts, or
+// it commands.
+func (m Mutation) additive() bool {
+	return slices.ContainsFunc(m.Ops, func(op Op) bool { return op.Action == Command || len(op.Increments) > 0 })
+}
 
 // clockOffLimit is how far a phone's wall clock may be from the truth before the verdict says so.
 const clockOffLimit = 5 * time.Minute

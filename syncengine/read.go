@@ -160,21 +160,6 @@ func (e *Engine) Lanes(ctx context.Context, org satchel.ID, devices []satchel.ID
 	return out, pg.ToError(err)
 }
 
-// oldest gives the time of an outbox's oldest mutation, or NULL.
-func oldest(o Outbox) any {
-	if o.OldestMS == 0 {
-		return nil
-	}
-	return time.UnixMilli(o.OldestMS)
-}
-
-// Contact notes that a device was here and what waits on it, for a call without mutations; the server calls it at most
-// once a minute and device, after the answer.
-func (e *Engine) Contact(ctx context.Context, p *satchel.Principal, confirmed uint64, o Outbox) error {
-	_, err := e.cfg.Pool.Exec(ctx, sqlContact, p.Org, p.Device, int64(confirmed), e.cfg.Now(), o.Count, oldest(o), int64(o.MediaBytes))
-	return pg.ToError(err)
-}
-
 // row gives a record as this mutation sees it, locked; nil = there is none.
 func (a *attempt) row(ctx context.Context, id satchel.ID) (*row, error) {
 	if r, ok := a.rows[id]; ok {

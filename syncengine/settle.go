@@ -59,13 +59,6 @@ const (
 
 type refusedRow struct{ record, attention, person satchel.ID }
 
-type parkedRow struct {
-	record satchel.ID
-	m      Mutation
-	v      Verdict
-	at     int64 // event time, which the clock pairs of its call gave
-}
-
 // editOf makes the merge's edit of an op. What the device showed of a line of the log that is gone counts as never seen
 // (S18): it is enough to ask whether the base is above the rev that stands. Where the record was changed since the
 // restore, its rev has the bits of the running epoch, above every rev of the lost line; what is still below the base was
@@ -74,6 +67,9 @@ type parkedRow struct {
 func (a *attempt) editOf(r *row, op Op, fields map[string]any) schema.Edit {
 	if r != nil && op.BaseRev > r.rec.Rev {
 		op.BaseRev = 0
+	}
+	if s := a.b.source; r != nil && s != nil && s.kept != nil && s.kept.seen {
+		op.BaseRev = r.rec.Rev
 	}
 	return schema.Edit{Base: op.BaseRev, MinRev: a.firstRev(), Blind: op.via != nil, At: a.at, Device: a.b.device, Number: a.m.Number,
 		Was: a.b.lane.was, WasBelow: a.b.lane.wasBelow, Fields: fields}
@@ -201,6 +197,7 @@ func (b *batch) accept(a *attempt) {
 				c.Source = b.source.Source
 			}
 			b.changes = append(b.changes, c)
+			b.look(c)
 		}
 		b.rows[id] = r
 	}
@@ -212,13 +209,32 @@ func (b *batch) accept(a *attempt) {
 	for _, id := range a.resolved {
 		delete(b.refused, id)
 	}
+	keep := a.verdict.Status == Conflicted && b.ofADevice()
 	for _, l := range a.lost {
-		att := b.attend(l)
-		if l.to == b.person && !l.overruled && a.verdict.Attention.IsZero() {
+		own := l.to == b.person && !l.overruled
+		att := b.attend(l, keep && own, a.m.Number)
+		if own && a.verdict.Attention.IsZero() {
 			a.verdict.Attention = att
 		}
 	}
+	if keep {
+		b.retain(a, a.verdict, satchel.ID{})
+	}
 	b.settled = append(b.settled, settledMutation{a.m, a.verdict})
+}
+
+// look notes the kept mutations of an attention that its person closes.
+func (b *batch) look(c Change) {
+	if c.Kind.Name != attentionKind || c.Before == nil || c.Before.Data["open"] != true || c.After.Data["open"] != false ||
+		b.person.IsZero() || c.After.Ref("person") != b.person || b.source != nil && b.source.kept != nil {
+		return
+	}
+	items, _ := c.Before.Data["items"].([]any)
+	for _, it := range items {
+		if key := keyOf(it); key != "" {
+			b.looked = append(b.looked, key)
+		}
+	}
 }
 
 // attentionID is the same for one person and record, so that there is at most one (F26).
@@ -226,14 +242,18 @@ func attentionID(person, record satchel.ID) satchel.ID {
 	return satchel.DerivedID(person, "attention/"+record.String())
 }
 
-// attend notes a lost value for its person and gives the attention's id; zero where nobody is to look.
-func (b *batch) attend(l lostValue) satchel.ID {
+// attend notes a lost value for its person and gives the attention's id; zero where nobody is to look. Of a mutation that
+// is kept the item says so.
+func (b *batch) attend(l lostValue, kept bool, number uint64) satchel.ID {
 	item := map[string]any{
 		"record": l.record.String(), "kind": l.kind, "field": l.field, "action": l.action.String(), "value": l.value,
 		"policy": string(l.policy), "at": json.Number(fmt.Sprint(b.now.UnixMilli())),
 	}
 	if l.overruled {
 		item["overruled"] = true
+	}
+	if kept {
+		item["mutation"] = keptKey(b.device, number)
 	}
 	if l.to.IsZero() && l.device.IsZero() {
 		return satchel.ID{} // the system's own value; history has it
@@ -249,39 +269,56 @@ func (b *batch) refuse(ctx context.Context, a *attempt, r *Refusal) error {
 	if len(a.m.Ops) > 0 {
 		v.Paths = []Path{{Record: a.m.Ops[0].Record, Path: r.Path}}
 	}
-	if b.ofADevice() && len(a.m.Ops) > 0 && !(r.Routine && len(a.m.Ops) == 1) {
-		first := a.m.Ops[0]
-		att := attention{person: b.person, record: first.Record, kind: clean(first.Kind), cause: "refused", reason: r.Reason}
-		if root, id := b.waitsFor(a.m, r); !id.IsZero() {
-			att.id, att.record = id, root
-			b.parks = append(b.parks, parkedRow{record: root, m: a.m, v: v, at: a.at})
-		} else {
-			att.id = attentionID(b.person, first.Record)
+	if b.ofADevice() && !(r.Routine && len(a.m.Ops) == 1) && !a.m.empty() {
+		att := attention{person: b.person, record: a.m.ID, cause: "refused", reason: r.Reason, items: a.m.remains()}
+		var root satchel.ID
+		if len(a.m.Ops) > 0 { // else it names no record that could be trusted: the mutation's own id stands in for one
+			att.record, att.kind, att.items = a.m.Ops[0].Record, clean(a.m.Ops[0].Kind), nil
+			for _, op := range a.m.Ops[:min(len(a.m.Ops), MaxOps)] {
+				att.items = append(att.items, itemsOf(op, b.culpritPayload(a))...)
+			}
+			var id satchel.ID
+			if root, id = b.waitsFor(a.m, r); !id.IsZero() {
+				att.id, att.record = id, root
+			}
 		}
-		v.Attention = att.id
-		for _, op := range a.m.Ops[:min(len(a.m.Ops), MaxOps)] {
-			att.items = append(att.items, itemsOf(op, b.culpritPayload(a))...)
-		}
+		att.items = b.keyed(att.items, a.m.Number)
+		v.Attention = att.key()
 		b.pendAtt = append(b.pendAtt, att)
-		for _, op := range a.m.Ops[:min(len(a.m.Ops), MaxOps)] {
-			if op.Action != Create || !b.refused[op.Record].IsZero() {
-				continue
-			}
-			existing, err := b.get(ctx, op.Record)
-			if err != nil {
-				return err
-			}
-			if existing == nil {
-				b.refused[op.Record] = v.Attention
-				b.newRef = append(b.newRef, refusedRow{op.Record, v.Attention, b.person})
-			}
+		b.retain(a, v, root)
+		if err := b.refuseCreations(ctx, a.m.Ops, v.Attention); err != nil {
+			return err
 		}
-	}
-	if len(a.m.Malformed) > 0 {
-		v.Attention = a.keepBytes(r)
 	}
 	b.settled = append(b.settled, settledMutation{a.m, v})
 	return nil
+}
+
+// refuseCreations remembers which records do not exist because their creation was refused to this person: what he does
+// to them waits.
+func (b *batch) refuseCreations(ctx context.Context, ops []Op, attention satchel.ID) error {
+	for _, op := range ops[:min(len(ops), MaxOps)] {
+		if op.Action != Create || !b.refused[op.Record].IsZero() {
+			continue
+		}
+		existing, err := b.get(ctx, op.Record)
+		if err != nil {
+			return err
+		}
+		if existing == nil {
+			b.refused[op.Record] = attention
+			b.newRef = append(b.newRef, refusedRow{op.Record, attention, b.person})
+		}
+	}
+	return nil
+}
+
+// skip uses up the numbers that a device lost, and tells the person (S3).
+func (b *batch) skip(a *attempt) {
+	att := attention{person: b.person, record: a.m.ID, cause: "refused", reason: satchel.ReasonSkipped, items: a.m.remains()}
+	b.pendAtt = append(b.pendAtt, att)
+	a.verdict.Attention = att.key()
+	b.settled = append(b.settled, settledMutation{a.m, a.verdict})
 }
 
 // ofADevice tells whether a person's device made the batch, now or before it was parked: what is refused of it is kept.
@@ -305,7 +342,8 @@ func (b *batch) waitsFor(m Mutation, r *Refusal) (root, attention satchel.ID) {
 
 // finish turns what people must look at into records.
 func (b *batch) finish(ctx context.Context) error {
-	if len(b.pendAtt) == 0 {
+	closing := b.closing()
+	if len(b.pendAtt) == 0 && !closing {
 		return nil
 	}
 	if err := b.findWriters(ctx); err != nil {
@@ -330,6 +368,11 @@ func (b *batch) finish(ctx context.Context) error {
 			continue
 		}
 		if err := a.keepAttention(ctx, p); err != nil {
+			return err
+		}
+	}
+	if closing {
+		if err := a.closeAttention(ctx, b.source.kept); err != nil {
 			return err
 		}
 	}
@@ -414,6 +457,9 @@ func (a *attempt) keepAttention(ctx context.Context, p attention) error {
 	cut := true
 	if open, _ := r.rec.Data["open"].(bool); open && !r.rec.Deleted {
 		old, _ := r.rec.Data["items"].([]any)
+		if a.b.holds(r, p) {
+			return nil
+		}
 		all := append(slices.Clone(old), p.items...)
 		items := bounded(all)
 		cut = len(items) < len(all)
@@ -437,6 +483,16 @@ func (a *attempt) keepAttention(ctx context.Context, p attention) error {
 	}
 	a.change(r, got.Record, entry{op: Patch, before: before})
 	return nil
+}
+
+// holds tells whether a kept mutation that is tried again in vain is in the attention already.
+func (b *batch) holds(r *row, p attention) bool {
+	if b.source == nil || b.source.kept == nil || r.stored == nil || len(p.items) == 0 {
+		return false
+	}
+	key := keyOf(p.items[0])
+	items, _ := r.stored.Data["items"].([]any)
+	return key != "" && slices.ContainsFunc(items, func(it any) bool { return keyOf(it) == key })
 }
 
 // bounded cuts the oldest items of an attention that is too long.

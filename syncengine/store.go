@@ -43,9 +43,6 @@ SELECT id, name, parent_id FROM directory_team WHERE org_id = $1 AND id = ANY($2
 
 // Step 1: seen.
 
-const sqlNewLane = `-- syncengine.NewLane
-INSERT INTO lane (org_id, device_id, person_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
-
 const sqlLockLane = `-- syncengine.LockLane
 SELECT person_id, next, confirmed, was, coalesce(was_below, 0), successor, last_event
 FROM lane WHERE org_id = $1 AND device_id = $2 FOR UPDATE`
@@ -111,24 +108,6 @@ FROM org_clock c, unnest($5::uuid[], $6::uuid[], $7::bigint[], $8::text[], $9::t
   AS u(record_id, id, rev, op, before, lost, actor, number, cause, event_ms)
 WHERE c.org_id = $1`
 
-const sqlNewRefused = `-- syncengine.NewRefused
-INSERT INTO refused (org_id, record_id, attention_id, person_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`
-
-const sqlDropRefused = `-- syncengine.DropRefused
-DELETE FROM refused WHERE org_id = $1 AND record_id = ANY($2) AND person_id = $3`
-
-const sqlPark = `-- syncengine.Park
-INSERT INTO kept (org_id, device_id, number, id, person_id, mutation, verdict, status, waits_for, event_ms, at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, 'REJECTED', $8, $9, $10)
-ON CONFLICT (org_id, device_id, number) DO UPDATE SET waits_for = excluded.waits_for, verdict = excluded.verdict, state = 'open'`
-
-const sqlParked = `-- syncengine.Parked
-SELECT id, device_id, number, person_id, mutation FROM kept
-WHERE org_id = $1 AND waits_for = $2 AND state = 'open' AND (device_id, number) > ($3, $4) ORDER BY device_id, number LIMIT 1`
-
-const sqlUnpark = `-- syncengine.Unpark
-UPDATE kept SET state = 'applied', settled_at = $4 WHERE org_id = $1 AND device_id = $2 AND number = $3 AND waits_for = $5`
-
 // Step 7: number.
 
 const sqlNumber = `-- syncengine.Number
@@ -166,10 +145,6 @@ SELECT c.org_id, $2, $3, $4::jsonb, c.seq, $5 FROM org_clock c WHERE c.org_id = 
 const sqlAdvanceLane = `-- syncengine.AdvanceLane
 UPDATE lane SET next = $3, confirmed = greatest(confirmed, $4), last_event = $5,
   last_contact = $6, outbox_count = $7, outbox_oldest = $8, media_bytes = $9
-WHERE org_id = $1 AND device_id = $2`
-
-const sqlContact = `-- syncengine.Contact
-UPDATE lane SET confirmed = greatest(confirmed, least($3, next - 1)), last_contact = $4, outbox_count = $5, outbox_oldest = $6, media_bytes = $7
 WHERE org_id = $1 AND device_id = $2`
 
 // Buckets.

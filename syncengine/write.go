@@ -382,29 +382,6 @@ func (b *batch) queueHistory(q *pgx.Batch) error {
 	return nil
 }
 
-// queueKept queues refused creations and what waits for them.
-func (b *batch) queueKept(q *pgx.Batch) error {
-	for _, r := range b.newRef {
-		q.Queue(sqlNewRefused, b.orgID, r.record, r.attention, r.person)
-	}
-	for _, p := range b.parks {
-		p.m.Recorded = ClockReading{WallMS: p.at}
-		raw, err := json.Marshal(p.m)
-		if err != nil {
-			return err
-		}
-		verdict, err := json.Marshal(p.v)
-		if err != nil {
-			return err
-		}
-		q.Queue(sqlPark, b.orgID, b.device, int64(p.m.Number), p.m.ID, b.person, string(raw), string(verdict), p.record, p.at, b.now)
-	}
-	if len(b.undoRef) > 0 {
-		q.Queue(sqlDropRefused, b.orgID, b.undoRef, b.person)
-	}
-	return nil
-}
-
 // queueLedger queues the run of verdicts and the lane's place behind it.
 func (b *batch) queueLedger(q *pgx.Batch) error {
 	if len(b.settled) == 0 {
@@ -434,8 +411,10 @@ func (b *batch) queueLedger(q *pgx.Batch) error {
 		raw = string(text)
 	}
 	first := b.settled[0].m.Number
-	b.lane.next = first + uint64(len(b.settled))
-	q.Queue(sqlLedger, b.orgID, b.device, int64(first), ids, raw, b.now)
+	b.lane.next = max(b.lane.next, b.settled[len(b.settled)-1].m.end()+1)
+	if !mutant.On(mutant.LedgerForgotten) {
+		q.Queue(sqlLedger, b.orgID, b.device, int64(first), ids, raw, b.now)
+	}
 	q.Queue(sqlAdvanceLane, b.orgID, b.device, int64(b.lane.next), int64(min(b.in.Confirmed, b.lane.next-1)), b.lane.lastEvent,
 		b.now, b.in.Outbox.Count, oldest(b.in.Outbox), int64(b.in.Outbox.MediaBytes))
 	return nil
@@ -452,7 +431,9 @@ func (b *batch) outcome(seq uint64) Outcome {
 		}
 	}
 	for _, s := range b.settled {
-		s.v.Seq = seq
+		if s.v.Seq == 0 { // what was applied before it came under this number is visible since then
+			s.v.Seq = seq
+		}
 		out.Verdicts = append(out.Verdicts, s.v)
 	}
 	return out
