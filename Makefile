@@ -70,6 +70,12 @@ fresh: ## Prove that gen/ is what proto/ gives
 	@sh scripts/need generate
 	@sh scripts/proto fresh
 
+FUZZTIME ?= 10m
+.PHONY: fuzz
+fuzz: ## Let the fuzzers look for trouble, one after the other, FUZZTIME=10m each (one of them: make fuzz ONLY=FuzzMerge)
+	@sh scripts/need test-short
+	@$(WITHPG) sh scripts/fuzz $(FUZZTIME) $(ONLY)
+
 .PHONY: bench
 bench: ## Measure sync beside the floor of the same Postgres, as JSON
 	@sh scripts/need run
