@@ -78,6 +78,26 @@ func (s *Service) CloseOrg(ctx context.Context, slug string) error {
 	return nil
 }
 
+// Org is an organisation.
+type Org struct {
+	ID         satchel.ID
+	Slug, Name string
+}
+
+// Orgs gives organisations by their short names, also those that are closing, behind one ("" = from the first), at most
+// limit. It is the operator's.
+func (s *Service) Orgs(ctx context.Context, after string, limit int) ([]Org, error) {
+	rows, err := s.pool.Query(ctx, sqlOrgs, after, limit)
+	if err != nil {
+		return nil, pg.ToError(fmt.Errorf("identity: list organisations: %w", err))
+	}
+	out, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (o Org, err error) {
+		err = r.Scan(&o.ID, &o.Slug, &o.Name)
+		return o, err
+	})
+	return out, pg.ToError(err)
+}
+
 // OrgBySlug gives an organisation's id, also of one that is closing. It is the operator's.
 func (s *Service) OrgBySlug(ctx context.Context, slug string) (org satchel.ID, err error) {
 	err = s.pool.QueryRow(ctx, sqlOrgBySlug, slug).Scan(&org)

@@ -296,6 +296,20 @@ func (s *Service) ListDevices(ctx context.Context, p *satchel.Principal, person 
 	if err != nil {
 		return nil, pg.ToError(fmt.Errorf("identity: list devices: %w", err))
 	}
+	return collectDevices(rows)
+}
+
+// DevicesOf gives devices of an organisation in the order of their ids, behind one (zero = from the first), at most
+// limit; only a person's, unless that is zero. It asks for no right: that is for the caller, or for an operator.
+func (s *Service) DevicesOf(ctx context.Context, org, person, after satchel.ID, limit int) ([]Device, error) {
+	rows, err := s.pool.Query(ctx, sqlDevicesOf, org, after, limit, pg.NullID(person))
+	if err != nil {
+		return nil, pg.ToError(fmt.Errorf("identity: devices of an organisation: %w", err))
+	}
+	return collectDevices(rows)
+}
+
+func collectDevices(rows pgx.Rows) ([]Device, error) {
 	devices, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (d Device, err error) {
 		var revoked *time.Time
 		err = r.Scan(&d.ID, &d.Person, &d.Installation, &d.Name, &d.Platform, &d.AppVersion, &d.Created, &d.LastSignIn, &revoked)

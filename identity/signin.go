@@ -60,7 +60,8 @@ func badCredentials() error {
 }
 
 // SignIn opens a session for a person on a device and ends the one that the device had. A device id that is unknown,
-// revoked or another person's gives a new device. Errors: BAD_CREDENTIALS for every wrong part alike and at the same
+// revoked or another person's gives a new device; of one that was revoked, the same installation's new device keeps the id,
+// so that what was applied under it is known (S2). Errors: BAD_CREDENTIALS for every wrong part alike and at the same
 // cost, RATE_LIMITED with RetryAfter after too many attempts (by address, and by login or, for a device that the person
 // has used before, by device, so that strangers cannot lock a person out of their own phone), NOT_SET_UP on an empty
 // server.
@@ -94,6 +95,7 @@ type login struct {
 	version     int64
 	disabled    bool
 	device      satchel.ID // the device that was named, if the person has it
+	was         satchel.ID // the device that was named, if it was the person's, of this installation, and revoked
 	subject     []byte     // what the attempt was counted on
 }
 
@@ -110,8 +112,8 @@ func (s *Service) proveLogin(ctx context.Context, in SignIn, now time.Time) (who
 		return who, false, err
 	}
 	fold := foldLogin(clip(in.Login, 254))
-	err = s.pool.QueryRow(ctx, sqlFindLogin, who.org, fold, in.Device.ID).
-		Scan(&who.person, &who.displayName, &who.hash, &who.version, &who.disabled, &who.device)
+	err = s.pool.QueryRow(ctx, sqlFindLogin, who.org, fold, in.Device.ID, clip(in.Device.Installation, 64)).
+		Scan(&who.person, &who.displayName, &who.hash, &who.version, &who.disabled, &who.device, &who.was)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return who, false, fmt.Errorf("identity: find a login: %w", err)
 	}
@@ -185,7 +187,7 @@ func (s *Service) openSession(ctx context.Context, who login, info DeviceInfo, n
 		}
 		b := &pgx.Batch{}
 		b.Queue(sqlSaveDevice, who.org, device, who.person, clip(info.Installation, 64), clip(info.Name, 128),
-			clip(info.Platform, 32), clip(info.AppVersion, 32), now)
+			clip(info.Platform, 32), clip(info.AppVersion, 32), now, pg.NullID(who.was))
 		b.Queue(sqlSaveSession, who.org, device, who.person, hashBytes(family), hashOf(t.Access), t.AccessExpires,
 			hashOf(t.Refresh), t.RefreshExpires, now)
 		b.Queue(sqlClearThrottle, who.org, who.subject)

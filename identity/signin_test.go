@@ -328,3 +328,38 @@ func TestRaisedParametersReachAPasswordAtItsNextSignIn(t *testing.T) {
 		}
 	}
 }
+
+func TestTheNewDeviceOfARevokedInstallationKnowsWhatItWas(t *testing.T) {
+	t.Parallel()
+	w, org, _ := withLi(t)
+	w.person("acme", "wang", "rep")
+	ctx := t.Context()
+	signIn := func(login string, device satchel.ID, installation string) satchel.ID {
+		t.Helper()
+		s, err := w.SignIn(ctx, SignIn{Org: "acme", Login: login, Password: goodPassword, Device: DeviceInfo{ID: device, Installation: installation}})
+		must(t, err)
+		return s.Device
+	}
+	was := func(device satchel.ID) (id satchel.ID) {
+		t.Helper()
+		must(t, w.pool.QueryRow(ctx, "select was from directory_device where org_id = $1 and id = $2", org, device).Scan(&id))
+		return id
+	}
+	first := signIn("li", satchel.ID{}, "this phone")
+	if again := signIn("li", first, "this phone"); again != first || !was(first).IsZero() {
+		t.Fatalf("%v then %v, which was %v", first, again, was(first))
+	}
+	must(t, w.RevokeDevice(ctx, w.as("acme", "root"), first))
+	if got := was(signIn("wang", first, "this phone")); !got.IsZero() {
+		t.Error("another person's past was given away")
+	}
+	if got := was(signIn("li", first, "another phone")); !got.IsZero() {
+		t.Error("another installation's past was given away")
+	}
+	if got := was(signIn("li", first, "")); !got.IsZero() {
+		t.Error("an installation that nobody knows was taken for this one")
+	}
+	if got := was(signIn("li", first, "this phone")); got != first {
+		t.Errorf("it was %v, not %v", got, first)
+	}
+}

@@ -12,6 +12,9 @@ select exists (select from org)`
 const sqlOrgBySlug = `-- identity.OrgBySlug
 select org_id from org where slug = $1`
 
+const sqlOrgs = `-- identity.Orgs
+select org_id, slug, name from org where slug > $1 order by slug limit $2`
+
 const sqlInsertOrg = `-- identity.InsertOrg
 insert into org (org_id, slug, name, time_zone, created_at) values ($1, $2, $3, $4, $5)`
 
@@ -38,11 +41,13 @@ select hash, used_at is not null from setup_code for update`
 const sqlUseSetupCode = `-- identity.UseSetupCode
 update setup_code set used_at = $1`
 
-// The device only if it is this person's and not revoked.
+// The device only if it is this person's; if it was revoked, as what the installation was.
 const sqlFindLogin = `-- identity.FindLogin
-select p.id, p.display_name, coalesce(p.password_hash, ''), p.password_version, p.disabled_at is not null, d.id
+select p.id, p.display_name, coalesce(p.password_hash, ''), p.password_version, p.disabled_at is not null, d.id, w.id
 from person p
 left join device d on d.org_id = p.org_id and d.id = $3 and d.person_id = p.id and d.revoked_at is null
+left join device w on w.org_id = p.org_id and w.id = $3 and w.person_id = p.id and w.revoked_at is not null
+    and w.installation = $4 and $4 <> ''
 where p.org_id = $1 and p.login_fold = $2`
 
 // Counts the attempt and gives whether the next one must wait; no row means that this one must.
@@ -73,8 +78,8 @@ where p.org_id = $1 and p.id = $2 and p.password_version = $3 and p.disabled_at 
 
 // A device that exists is the person's own, which FindLogin saw; the condition holds it to that.
 const sqlSaveDevice = `-- identity.SaveDevice
-insert into device (org_id, id, person_id, installation, name, platform, app_version, created_at, last_sign_in)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+insert into device (org_id, id, person_id, installation, name, platform, app_version, created_at, last_sign_in, was)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9)
 on conflict (org_id, id) do update set installation = excluded.installation, name = excluded.name,
     platform = excluded.platform, app_version = excluded.app_version, last_sign_in = excluded.last_sign_in
 where device.person_id = excluded.person_id and device.revoked_at is null`
@@ -187,6 +192,10 @@ update team set parent_id = $3, name = $4 where org_id = $1 and id = $2`
 const sqlListDevices = `-- identity.ListDevices
 select id, person_id, installation, name, platform, app_version, created_at, last_sign_in, revoked_at
 from device where org_id = $1 and person_id = $2 order by id desc limit 100`
+
+const sqlDevicesOf = `-- identity.DevicesOf
+select id, person_id, installation, name, platform, app_version, created_at, last_sign_in, revoked_at
+from device where org_id = $1 and id > $2 and ($4::uuid is null or person_id = $4) order by id limit $3`
 
 const sqlDeviceOwner = `-- identity.DeviceOwner
 select person_id from device where org_id = $1 and id = $2`

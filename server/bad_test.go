@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
+	"github.com/satchel-sync/satchel/internal/app"
 )
 
 const syncPath = "/satchel.v1.SyncService/Sync"
@@ -222,20 +224,60 @@ func TestASessionThatIsOverSaysWhatToDo(t *testing.T) {
 	}
 }
 
-func TestAnAppThatIsTooOldIsToldSo(t *testing.T) {
-	w := newWorld(t)
-	d := w.signIn("ann")
-	_, raw := w.post(syncPath, d.tokens.AccessToken, strings.NewReader(`{}`), "Satchel-Protocol", "0")
-	if code, e := failure(t, raw); code != "failed_precondition" || e.Reason != satchelv1.Reason_REASON_CLIENT_TOO_OLD {
-		t.Errorf("got %s %v", code, e)
+// TestAnAppThatIsTooOldSendsItsWorkAndIsToldToUpgrade is fault 17: nothing that it has recorded is lost, and nothing is
+// given that it might not understand.
+func TestAnAppThatIsTooOldSendsItsWorkAndIsToldToUpgrade(t *testing.T) {
+	w := newWorld(t, func(c *app.Config) { c.MinProtocol = 2 })
+	d := w.signIn("ann", speaking("2"))
+	d.settle()
+	old := w.phone(http.DefaultClient, speaking("1"))
+	old.tokens, old.next, old.cursor = d.tokens, d.next, d.cursor
+	m := old.mutation(old.account("Orient"))
+	for range 2 { // the answer is lost, and it is sent again
+		res := old.send(m)
+		if len(res.Verdicts) != 1 || res.Verdicts[0].Status != satchelv1.Status_STATUS_UNSUPPORTED || res.Verdicts[0].Reason != satchelv1.Reason_REASON_CLIENT_TOO_OLD {
+			t.Errorf("the verdict is %v", res.Verdicts)
+		}
+		if len(res.Directives) != 1 || res.Directives[0].GetUpgrade().GetMinProtocol() != 2 {
+			t.Errorf("the directives are %v", res.Directives)
+		}
+		// Without a page an old app would believe that it has everything, and stop showing its own work.
+		if res.Page == nil || res.Page.Cursor != nil || res.Page.Checkpoint || res.Page.More || len(res.Page.Changes) > 0 {
+			t.Errorf("the page is %v", res.Page)
+		}
 	}
-	if res, raw := w.post(syncPath, d.tokens.AccessToken, strings.NewReader(`{}`), "Satchel-Protocol", "1"); res.StatusCode != http.StatusOK {
-		t.Errorf("the protocol of now gives %s", raw)
+	if _, err := old.auth.Refresh(t.Context(), &satchelv1.RefreshRequest{RefreshToken: d.tokens.RefreshToken}); err != nil {
+		t.Errorf("its session ends with its work unsent: %v", err)
 	}
-	_, raw = w.post(syncPath, d.tokens.AccessToken, strings.NewReader(`{}`), "Satchel-Protocol", "one")
+	d.signIn("ann")
+	ada := w.signIn("ada", speaking("2"))
+	list, err := ada.desk.ListKept(t.Context(), &satchelv1.ListKeptRequest{State: satchelv1.KeptState_KEPT_STATE_OPEN})
+	if err != nil || len(list.Kept) != 1 || list.Kept[0].Id != m.Id || !strings.Contains(list.Kept[0].Ops[0].GetCreate().GetFields(), "Orient") {
+		t.Errorf("it is kept as %v, %v", list, err)
+	}
+	for _, speaks := range []string{"1", "0", ""} {
+		_, raw := w.post("/satchel.v1.AuthService/WhoAmI", d.tokens.AccessToken, strings.NewReader(`{}`), "Satchel-Protocol", speaks)
+		if code, e := failure(t, raw); code != "failed_precondition" || e.Reason != satchelv1.Reason_REASON_CLIENT_TOO_OLD {
+			t.Errorf("protocol %q gives %s %v", speaks, code, e)
+		}
+	}
+	if res, raw := w.post(syncPath, d.tokens.AccessToken, strings.NewReader(`{}`), "Satchel-Protocol", "3"); res.StatusCode != http.StatusOK {
+		t.Errorf("the protocol of tomorrow gives %s", raw)
+	}
+	_, raw := w.post(syncPath, d.tokens.AccessToken, strings.NewReader(`{}`), "Satchel-Protocol", "one")
 	if code, _ := failure(t, raw); code != "invalid_argument" {
 		t.Errorf("no number gives %s", code)
 	}
+}
+
+// speaking sends a protocol with each call.
+func speaking(protocol string) connect.ClientOption {
+	return connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
+			r.Header().Set("Satchel-Protocol", protocol)
+			return next(ctx, r)
+		}
+	}))
 }
 
 // endless gives a body that never ends, and counts what was taken of it.

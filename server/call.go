@@ -30,6 +30,7 @@ type call struct {
 	start     time.Time
 	address   netip.Addr // of the caller; the zero Addr = unknown
 	principal *satchel.Principal
+	protocol  uint32 // that the app speaks
 	code      string // of the answer; "" = not known here
 	cause     error  // of an internal error, for the log
 	body      *boundedBody
@@ -67,15 +68,18 @@ func (s *Server) gate(ctx context.Context, spec connect.Spec, _ connect.Peer, he
 			err = s.fail(ctx, fmt.Errorf("panic: %v\n%s", r, debug.Stack()))
 		}
 	}()
+	c := callOf(ctx)
+	c.protocol = 1
 	if v := header.Get(protoHeader); v != "" {
 		n, err := strconv.ParseUint(v, 10, 32)
 		if err != nil {
 			return nil, s.fail(ctx, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "%s is a whole number", protoHeader))
 		}
-		if n < MinProtocol {
-			return nil, s.fail(ctx, satchel.E(satchel.Precondition, satchel.ReasonClientTooOld,
-				"this server speaks protocol %d and above: update the app; what waits on the device stays", MinProtocol))
-		}
+		c.protocol = max(uint32(n), 1)
+	}
+	if s.tooOld(ctx) && !servesOldApps(spec.Procedure) {
+		return nil, s.fail(ctx, satchel.E(satchel.Precondition, satchel.ReasonClientTooOld,
+			"this server speaks protocol %d and above: update the app; what it has recorded can still be sent by Sync", s.cfg.MinProtocol))
 	}
 	if open(spec.Procedure) {
 		return ctx, nil
@@ -86,8 +90,24 @@ func (s *Server) gate(ctx context.Context, spec connect.Spec, _ connect.Peer, he
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	callOf(ctx).principal = p
+	c.principal = p
 	return ctx, nil
+}
+
+// tooOld tells whether the app speaks a protocol that this server has dropped.
+func (s *Server) tooOld(ctx context.Context) bool {
+	spoken := callOf(ctx).protocol
+	return spoken != 0 && spoken < s.cfg.MinProtocol
+}
+
+// servesOldApps tells what an app of a dropped protocol may still call: it can send what it has recorded, and renew the
+// session that this takes.
+func servesOldApps(procedure string) bool {
+	switch procedure {
+	case satchelv1connect.SyncServiceSyncProcedure, satchelv1connect.AuthServiceRefreshProcedure:
+		return true
+	}
+	return false
 }
 
 func authenticate(ctx context.Context, a Authenticator, header http.Header) (*satchel.Principal, error) {

@@ -150,6 +150,12 @@ func (cloned) Pull(context.Context, *satchel.Principal, syncengine.PullRequest) 
 	return nil, nil
 }
 
+func (cloned) Restored(context.Context, *satchel.Principal, uint64, []byte) (*syncengine.Lost, error) {
+	return nil, nil
+}
+
+func (cloned) Contact(context.Context, *satchel.Principal, syncengine.ContactNote) error { return nil }
+
 // anybody lets everybody in.
 type anybody struct{ Identity }
 

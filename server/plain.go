@@ -58,6 +58,11 @@ func (s *Server) routes() (http.Handler, error) {
 	} else {
 		serve(satchelv1connect.NewApprovalServiceHandler(satchelv1connect.UnimplementedApprovalServiceHandler{}, options...))
 	}
+	if s.cfg.Desk != nil {
+		serve(satchelv1connect.NewDeskServiceHandler(deskService{s}, options...))
+	} else {
+		serve(satchelv1connect.NewDeskServiceHandler(satchelv1connect.UnimplementedDeskServiceHandler{}, options...))
+	}
 	if s.cfg.Dev {
 		reflector := grpcreflect.NewStaticReflector(services()...)
 		mux.Handle(grpcreflect.NewHandlerV1(reflector))
@@ -107,7 +112,8 @@ func absent() error {
 func files() []protoreflect.FileDescriptor {
 	return []protoreflect.FileDescriptor{satchelv1.File_satchel_v1_sync_proto, satchelv1.File_satchel_v1_auth_proto,
 		satchelv1.File_satchel_v1_directory_proto, satchelv1.File_satchel_v1_device_proto, satchelv1.File_satchel_v1_media_proto,
-		satchelv1.File_satchel_v1_schema_proto, satchelv1.File_satchel_v1_approval_proto}
+		satchelv1.File_satchel_v1_schema_proto, satchelv1.File_satchel_v1_approval_proto,
+		satchelv1.File_satchel_v1_desk_proto}
 }
 
 func services() []string {

@@ -16,6 +16,7 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/access"
+	"github.com/satchel-sync/satchel/desk"
 	"github.com/satchel-sync/satchel/identity"
 	"github.com/satchel-sync/satchel/media"
 	"github.com/satchel-sync/satchel/schema"
@@ -40,7 +41,6 @@ const (
 	plainTime    = 5 * time.Minute // for the answers of pages; links to bytes set their own
 	minCompress  = 512             // bytes below which an answer is not compressed
 	maxStreams   = 128             // calls at once on one HTTP/2 connection
-	MinProtocol  = 1               // the lowest value of Satchel-Protocol that is served; absent counts as 1
 	protoHeader  = "Satchel-Protocol"
 	reqIDHeader  = "X-Request-Id"
 	mediaPrefix  = "/media/v1/"
@@ -52,10 +52,19 @@ type Engine interface {
 	Apply(ctx context.Context, p *satchel.Principal, in syncengine.Batch) (syncengine.Outcome, error)
 	Pull(ctx context.Context, p *satchel.Principal, r syncengine.PullRequest) (*syncengine.Page, error)
 	Wait(ctx context.Context, p *satchel.Principal, cursor []byte) (bool, error)
+	Restored(ctx context.Context, p *satchel.Principal, seen uint64, cursor []byte) (*syncengine.Lost, error)
 	Contact(ctx context.Context, p *satchel.Principal, n syncengine.ContactNote) error
 	Lanes(ctx context.Context, org satchel.ID, devices []satchel.ID) (map[satchel.ID]syncengine.Lane, error)
 	Org(ctx context.Context, id satchel.ID) (*schema.Schema, *access.Directory, error)
 	Grants(ctx context.Context, p *satchel.Principal) (*access.Grants, error)
+}
+
+// Repairer is what the edge needs of syncengine.Engine for repairs (S17).
+type Repairer interface {
+	RepairStart(ctx context.Context, p *satchel.Principal, profile string, forms []syncengine.Form) (*syncengine.RepairPlan, error)
+	RepairRevs(ctx context.Context, p *satchel.Principal, profile string, bucket int64, kind string, after satchel.ID) (*syncengine.RecordRevs, error)
+	RepairRows(ctx context.Context, p *satchel.Principal, profile string, ids []satchel.ID) (rows []syncengine.RowChange, answered int, err error)
+	Salvage(ctx context.Context, p *satchel.Principal, rows []syncengine.SalvagedRow) error
 }
 
 // Identity is what the edge needs of identity.Service.
@@ -121,10 +130,12 @@ type Forker interface {
 type Config struct {
 	Engine   Engine
 	Identity Identity
-	Media    Media    // nil: its calls answer unimplemented
-	Push     Push     // nil: as Media
-	Approval Approval // nil: as Media
-	Forker   Forker   // nil: no fork is ordered; the device's mutations wait
+	Media    Media      // nil: its calls answer unimplemented
+	Push     Push       // nil: as Media
+	Approval Approval   // nil: as Media
+	Desk     *desk.Desk // nil: as Media
+	Repairer Repairer   // nil: as Media
+	Forker   Forker     // nil: no fork is ordered; the device's mutations wait
 
 	// Ready tells whether the database answers; /readyz asks it with a deadline of 1 s.
 	Ready func(ctx context.Context) error
@@ -139,6 +150,9 @@ type Config struct {
 	// MetricsPublic serves /metrics to everybody. Otherwise it answers only requests that come from this machine and
 	// through no proxy: it tells what the server does and must not be open to the internet.
 	MetricsPublic bool
+	// MinProtocol is the lowest value of Satchel-Protocol that is served; 0 = 1. An app below it is told to upgrade; what
+	// it has recorded is taken and kept.
+	MinProtocol uint32
 	// Dev turns gRPC reflection on.
 	Dev bool
 	// DrainDelay is how long calls are still taken after /readyz began to say no, so that a load balancer can look away.
@@ -163,6 +177,7 @@ type Server struct {
 	draining   atomic.Bool
 	grace      time.Duration // bodyGrace; less in a test
 	contacts   *contacts
+	repairs    *repairs
 	waits      *waits
 }
 
@@ -181,10 +196,11 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.MinProtocol = max(cfg.MinProtocol, 1)
 	s := &Server{cfg: cfg, log: cfg.Logger, metrics: newMetrics(), grace: bodyGrace}
 	s.drain, s.endWaits = context.WithCancel(context.Background())
 	s.contacts = newContacts(cfg.Engine, cfg.Now, cfg.Logger)
-	s.waits = &waits{n: map[satchel.ID]int{}}
+	s.waits, s.repairs = &waits{n: map[satchel.ID]int{}}, newRepairs()
 	if cfg.TLSCert != "" {
 		s.certs = &certs{certFile: cfg.TLSCert, keyFile: cfg.TLSKey, log: cfg.Logger, now: cfg.Now}
 		if err := s.certs.load(); err != nil {

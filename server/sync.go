@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -31,35 +32,59 @@ func (s syncService) Sync(ctx context.Context, in *satchelv1.SyncRequest) (*satc
 		return nil, satchel.E(satchel.Denied, satchel.ReasonNotAllowed, "only a device syncs; sign in on one")
 	}
 	out := &satchelv1.SyncResponse{ServerTimeMs: s.cfg.Now().UnixMilli()}
-	var after uint64
+	lost, err := s.cfg.Engine.Restored(ctx, p, in.SeenSeq, in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	if lost != nil {
+		out.Directives = append(out.Directives, &satchelv1.Directive{Order: &satchelv1.Directive_Restored{
+			Restored: &satchelv1.Restored{AfterSeq: lost.AfterSeq, ExpectedNumber: lost.Expected, Seq: lost.Seq}}})
+		return out, nil
+	}
+	pull := syncengine.PullRequest{Cursor: in.Cursor, MaxBytes: int(min(in.MaxBytes, syncengine.MaxPageBytes)), Profile: in.Profile}
 	if len(in.Mutations) > 0 {
 		batch, err := s.batchOf(p, in)
 		if err != nil {
 			return nil, err
 		}
+		for i := range batch.Mutations {
+			batch.Mutations[i].TooOld = s.tooOld(ctx)
+		}
 		outcome, err := s.cfg.Engine.Apply(ctx, p, batch)
 		if err != nil {
 			return nil, err
 		}
-		after = s.answer(ctx, p, outcome, out)
+		pull.After = s.answer(ctx, p, outcome, out)
 	}
-	if !in.NoPage {
-		page, err := s.cfg.Engine.Pull(ctx, p, syncengine.PullRequest{
-			Cursor: in.Cursor, MaxBytes: int(min(in.MaxBytes, syncengine.MaxPageBytes)), After: after, Profile: in.Profile})
-		switch {
-		case err == nil:
-			out.Page = wirePage(page)
-		case len(out.Verdicts)+len(out.Directives) == 0 && out.ExpectedNumber == 0:
+	if s.tooOld(ctx) {
+		out.Page = &satchelv1.Page{} // without one, it would take what it has for all that there is
+		out.Directives = append(out.Directives, &satchelv1.Directive{Order: &satchelv1.Directive_Upgrade{
+			Upgrade: &satchelv1.Upgrade{MinProtocol: s.cfg.MinProtocol}}})
+	} else if !in.NoPage {
+		if err := s.page(ctx, p, pull, out); err != nil {
 			return nil, err
-		default: // the verdicts are worth more than the page; the next call asks for it again
-			out.Page = &satchelv1.Page{More: true}
-			s.log.WarnContext(ctx, "a page failed behind verdicts", "request", callOf(ctx).id, "error", causeText(err))
 		}
 	}
-	if len(in.Mutations) == 0 {
-		s.contacts.note(ctx, p, in.Confirmed, outboxOf(in.Outbox))
-	}
+	s.contacts.note(ctx, p, contactOf(ctx, in, out))
 	return out, nil
+}
+
+// page adds what changed, or the order to repair.
+func (s syncService) page(ctx context.Context, p *satchel.Principal, r syncengine.PullRequest, out *satchelv1.SyncResponse) error {
+	page, err := s.cfg.Engine.Pull(ctx, p, r)
+	switch {
+	case err == nil && page != nil && page.Repair != nil:
+		out.Directives = append(out.Directives, &satchelv1.Directive{Order: &satchelv1.Directive_Repair{
+			Repair: &satchelv1.RepairOrder{Salvage: page.Repair.Salvage}}})
+	case err == nil:
+		out.Page = wirePage(page)
+	case len(out.Verdicts)+len(out.Directives) == 0 && out.ExpectedNumber == 0:
+		return err
+	default: // the verdicts are worth more than the page; the next call asks for it again
+		out.Page = &satchelv1.Page{More: true}
+		s.log.WarnContext(ctx, "a page failed behind verdicts", "request", callOf(ctx).id, "error", causeText(err))
+	}
+	return nil
 }
 
 // answer writes what became of the batch, and gives the commit after which the page must look.
@@ -155,7 +180,7 @@ func (w *waits) leave(device satchel.ID) {
 // no place in the queue to refuse.
 func (s syncService) batchOf(p *satchel.Principal, in *satchelv1.SyncRequest) (syncengine.Batch, error) {
 	b := syncengine.Batch{
-		Confirmed: in.Confirmed, Outbox: outboxOf(in.Outbox), SchemaVersion: int(in.SchemaVersion),
+		Confirmed: in.Confirmed, Outbox: outboxBehind(in.Outbox, len(in.Mutations)), SchemaVersion: int(in.SchemaVersion),
 		Mutations: make([]syncengine.Mutation, 0, len(in.Mutations)),
 	}
 	for _, c := range in.ClockPairs {
@@ -203,7 +228,19 @@ func (s syncService) mutationOf(m *satchelv1.Mutation) (syncengine.Mutation, boo
 	for _, op := range m.Ops {
 		out.Ops = append(out.Ops, opOf(op))
 	}
-	return out, true
+	if m.Skip != nil {
+		out.Skip = &syncengine.Skip{To: m.Skip.To, Why: m.Skip.Why}
+	}
+	if m.Envelope != nil {
+		out.Envelope = &syncengine.Envelope{Size: m.Envelope.Size, SHA256: m.Envelope.Sha256}
+	}
+	alone := 0
+	for _, has := range []bool{len(m.Ops) > 0, m.Skip != nil, m.Envelope != nil} {
+		if has {
+			alone++
+		}
+	}
+	return out, alone <= 1
 }
 
 // opOf reads an op that was checked; of one behind the limit an id that is none stays zero.
@@ -237,8 +274,31 @@ func object(s string) json.RawMessage {
 	return json.RawMessage(s)
 }
 
-func outboxOf(o *satchelv1.Outbox) syncengine.Outbox {
-	return syncengine.Outbox{Count: o.GetCount(), OldestMS: o.GetOldestMs(), MediaBytes: o.GetMediaBytes()}
+// outboxBehind gives what waits on a device behind the mutations of this call, which are on their way.
+func outboxBehind(o *satchelv1.Outbox, sent int) syncengine.Outbox {
+	out := syncengine.Outbox{Count: o.GetCount(), OldestMS: o.GetOldestMs(), MediaBytes: o.GetMediaBytes()}
+	if out.Count -= min(out.Count, uint32(sent)); out.Count == 0 {
+		out.OldestMS = 0
+	}
+	return out
+}
+
+// contactOf gives what the office is told of a call.
+func contactOf(ctx context.Context, in *satchelv1.SyncRequest, out *satchelv1.SyncResponse) syncengine.ContactNote {
+	n := syncengine.ContactNote{
+		Confirmed: in.Confirmed, Outbox: outboxBehind(in.Outbox, len(out.Verdicts)), Cursor: in.Cursor, AppVersion: in.AppVersion,
+		Profile: in.Profile, SchemaVersion: int(in.SchemaVersion), Protocol: int(callOf(ctx).protocol), Behind: out.Page.GetMore(),
+	}
+	if next := out.Page.GetCursor(); next != nil {
+		n.Cursor = next
+	}
+	for _, d := range out.Directives {
+		switch d.Order.(type) {
+		case *satchelv1.Directive_Repair, *satchelv1.Directive_Restored:
+			n.Behind = true
+		}
+	}
+	return n
 }
 
 func wireVerdict(v syncengine.Verdict) *satchelv1.Verdict {
@@ -264,24 +324,34 @@ func wirePage(p *syncengine.Page) *satchelv1.Page {
 	}
 	out := &satchelv1.Page{
 		Cursor: p.Cursor, DroppedBuckets: numbers(p.Dropped), Checkpoint: p.Checkpoint, More: p.More, Seq: p.Seq,
-		Token: p.Token, SchemaVersion: uint32(p.SchemaVersion), Changes: make([]*satchelv1.Change, 0, len(p.Changes)),
+		Token: p.Token, SchemaVersion: uint32(p.SchemaVersion), Digest: wireDigest(p.Digest),
+		SettledPriority: uint32(p.SettledPriority), FollowedMonths: uint32(p.FollowedMonths),
 	}
 	for _, d := range p.DroppedKinds {
 		out.DroppedKinds = append(out.DroppedKinds, &satchelv1.DroppedKind{Bucket: uint64(d.Bucket), Kind: d.Kind})
 	}
-	for kind, fields := range p.Narrowed {
-		out.Narrowed = append(out.Narrowed, &satchelv1.Narrowed{Kind: kind, Fields: fields})
+	out.Narrowed, out.Changes = wireNarrowed(p.Narrowed), wireChanges(p.Changes)
+	if p.Forms != nil {
+		out.Forms = wireForms(p.Forms)
 	}
-	slices.SortFunc(out.Narrowed, func(a, b *satchelv1.Narrowed) int {
-		if a.Kind < b.Kind {
-			return -1
-		}
-		return 1
-	})
-	for _, c := range p.Changes {
-		out.Changes = append(out.Changes, &satchelv1.Change{
+	return out
+}
+
+// wireNarrowed gives fields by kind, sorted.
+func wireNarrowed(in map[string][]string) (out []*satchelv1.Narrowed) {
+	for _, kind := range slices.Sorted(maps.Keys(in)) {
+		out = append(out, &satchelv1.Narrowed{Kind: kind, Fields: in[kind]})
+	}
+	return out
+}
+
+func wireChanges(in []syncengine.RowChange) []*satchelv1.Change {
+	out := make([]*satchelv1.Change, 0, len(in))
+	for _, c := range in {
+		out = append(out, &satchelv1.Change{
 			RecordId: c.Record.String(), Kind: c.Kind, Rev: c.Rev, Entered: numbers(c.Entered), Left: numbers(c.Left),
 			Fields: string(c.Fields), Deleted: c.Deleted, AuthorId: text(c.Author), EventMs: c.EventMS,
+			MergedInto: text(c.MergedInto), AsSent: c.AsSent,
 		})
 	}
 	return out
@@ -298,8 +368,9 @@ func numbers(in []int64) []uint64 {
 	return out
 }
 
-// contacts notes the last contact of idle devices, beside their answers: at most once a minute for each, and never
-// more than a few at a time. What is left out for want of room is noted a call later.
+// contacts notes the last contact of devices, beside their answers: at most once a minute for each, but for the call by
+// which one that was told behind has caught up, and never more than a few at a time. What is left out for want of room
+// is noted a call later.
 type contacts struct {
 	engine Engine
 	now    func() time.Time
@@ -308,7 +379,13 @@ type contacts struct {
 	work   sync.WaitGroup
 
 	mu   sync.Mutex
-	last map[satchel.ID]time.Time // by device
+	last map[satchel.ID]contact // by device
+}
+
+// contact is what was noted last of a device.
+type contact struct {
+	at     time.Time
+	behind bool
 }
 
 // contactSlots and contactDevices bound the work and the memory of contacts.
@@ -319,15 +396,15 @@ const (
 )
 
 func newContacts(e Engine, now func() time.Time, log *slog.Logger) *contacts {
-	return &contacts{engine: e, now: now, log: log, slots: make(chan struct{}, contactSlots), last: map[satchel.ID]time.Time{}}
+	return &contacts{engine: e, now: now, log: log, slots: make(chan struct{}, contactSlots), last: map[satchel.ID]contact{}}
 }
 
-func (c *contacts) note(ctx context.Context, p *satchel.Principal, confirmed uint64, o syncengine.Outbox) {
+func (c *contacts) note(ctx context.Context, p *satchel.Principal, n syncengine.ContactNote) {
 	now := c.now()
 	c.mu.Lock()
 	last, known := c.last[p.Device]
 	c.mu.Unlock()
-	if known && now.Sub(last) < contactEvery {
+	if known && now.Sub(last.at) < contactEvery && (n.Behind || !last.behind) {
 		return
 	}
 	select {
@@ -339,14 +416,14 @@ func (c *contacts) note(ctx context.Context, p *satchel.Principal, confirmed uin
 	if len(c.last) >= contactDevices {
 		clear(c.last)
 	}
-	c.last[p.Device] = now
+	c.last[p.Device] = contact{now, n.Behind}
 	c.mu.Unlock()
 	who := *p
 	c.work.Go(func() {
 		defer func() { <-c.slots }()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), contactTime)
 		defer cancel()
-		if err := c.engine.Contact(ctx, &who, syncengine.ContactNote{Confirmed: confirmed, Outbox: o}); err != nil {
+		if err := c.engine.Contact(ctx, &who, n); err != nil {
 			c.log.WarnContext(ctx, "a contact could not be noted", "device", who.Device, "error", causeText(err))
 		}
 	})

@@ -1,9 +1,21 @@
 package server
 
-import satchel "github.com/satchel-sync/satchel"
+import (
+	"context"
+
+	satchel "github.com/satchel-sync/satchel"
+)
 
 // words is a sentence for a person in the two languages that Satchel speaks. It holds no data.
 type words struct{ zh, en string }
+
+// in gives the sentence in the language of the call.
+func (w words) in(ctx context.Context) string {
+	if callOf(ctx).zh {
+		return w.zh
+	}
+	return w.en
+}
 
 // textOf is the one table of texts of reasons; a reason that it lacks gets a general sentence (a test finds it).
 func textOf(r satchel.Reason) words {

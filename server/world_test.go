@@ -139,6 +139,7 @@ type device struct {
 	sync    satchelv1connect.SyncServiceClient
 	auth    satchelv1connect.AuthServiceClient
 	devices satchelv1connect.DeviceServiceClient
+	desk    satchelv1connect.DeskServiceClient
 	next    uint64
 	cursor  []byte
 }
@@ -162,6 +163,7 @@ func (w *world) phone(client *http.Client, options ...connect.ClientOption) *dev
 	d.sync = satchelv1connect.NewSyncServiceClient(client, w.url, options...)
 	d.auth = satchelv1connect.NewAuthServiceClient(client, w.url, options...)
 	d.devices = satchelv1connect.NewDeviceServiceClient(client, w.url, options...)
+	d.desk = satchelv1connect.NewDeskServiceClient(client, w.url, options...)
 	return d
 }
 

@@ -27,7 +27,9 @@ type doctorCmd struct {
 	databaseFlags `embed:""`
 	secretFlags   `embed:""`
 	blobFlags     `embed:""`
-	JSON          bool `name:"json" help:"Print JSON: {\"ok\": …, \"checks\": [{\"name\", \"state\", \"found\", \"advice\"}]}."`
+	JSON          bool   `name:"json" help:"Print JSON: {\"ok\": …, \"checks\": [{\"name\", \"state\", \"found\", \"advice\"}], \"phones\": […]}."`
+	Org           string `placeholder:"NAME" help:"List the phones of this organisation that are not in sync (its short name)."`
+	Device        string `placeholder:"ID" help:"Tell why this phone is not in sync (its id, as the list shows it)."`
 }
 
 // Help tells more.
@@ -66,6 +68,7 @@ type check struct {
 type report struct {
 	OK     bool    `json:"ok"`
 	Checks []check `json:"checks"`
+	Phones []phone `json:"phones,omitempty"` // those that were asked for
 }
 
 func (r *report) add(name, state, found, advice string) {
@@ -78,6 +81,9 @@ func (r *report) add(name, state, found, advice string) {
 
 // Run looks at everything and prints a table.
 func (c *doctorCmd) Run(ctx context.Context, std streams) error {
+	if err := c.checkFlags(); err != nil {
+		return err
+	}
 	r := &report{OK: true}
 	c.secret(r)
 	c.database(ctx, std, r)
@@ -90,6 +96,14 @@ func (c *doctorCmd) Run(ctx context.Context, std streams) error {
 		}
 	} else {
 		r.table(std.out)
+		switch {
+		case c.Device != "":
+			for _, p := range r.Phones {
+				p.tell(std.out, time.Now())
+			}
+		case len(r.Phones) > 0:
+			phoneTable(std.out, r.Phones, time.Now())
+		}
 	}
 	if !r.OK {
 		return errors.New("something is wrong; see the table")
@@ -138,6 +152,7 @@ func (c *doctorCmd) database(ctx context.Context, std streams, r *report) {
 		r.add("migrations", bad, fmt.Sprintf("%d pending", len(pending)), "run `satchel migrate`")
 	default:
 		r.add("migrations", good, "up to date", "")
+		c.phones(ctx, db, r)
 	}
 	if db.private != nil {
 		disk(r, "disk of the database", db.private.Home())

@@ -16,13 +16,14 @@ import (
 
 // cli is the whole command line.
 type cli struct {
-	Serve   serveCmd   `cmd:"" help:"Serve phones, browsers and the office."`
-	Migrate migrateCmd `cmd:"" help:"Bring the database to the shape that this version needs."`
-	Org     orgCmd     `cmd:"" help:"Manage organisations."`
-	User    userCmd    `cmd:"" help:"Manage people when nobody can sign in."`
-	Demo    demoCmd    `cmd:"" help:"Tell the story of three phones, each step checked."`
-	Doctor  doctorCmd  `cmd:"" help:"Check the database, the blob store, the clock, the disk and the secrets."`
-	Version versionCmd `cmd:"" help:"Tell what this is."`
+	Serve    serveCmd    `cmd:"" help:"Serve phones, browsers and the office."`
+	Migrate  migrateCmd  `cmd:"" help:"Bring the database to the shape that this version needs."`
+	Org      orgCmd      `cmd:"" help:"Manage organisations."`
+	User     userCmd     `cmd:"" help:"Manage people when nobody can sign in."`
+	Demo     demoCmd     `cmd:"" help:"Tell the story of three phones, each step checked."`
+	Doctor   doctorCmd   `cmd:"" help:"Check the database, the blob store, the clock, the disk, the secrets and the phones."`
+	Restored restoredCmd `cmd:"" help:"Tell phones that the database was put back from a snapshot of its disk."`
+	Version  versionCmd  `cmd:"" help:"Tell what this is."`
 
 	StoryServer storyServerCmd `cmd:"" hidden:""`
 }

@@ -129,6 +129,11 @@ func (c *userResetCmd) Run(ctx context.Context, std streams) error {
 
 // operate gives fn the directory of a database that has the right shape.
 func (f *databaseFlags) operate(ctx context.Context, std streams, fn func(*identity.Service) error) error {
+	return f.operateAll(ctx, std, func(tools *app.Tools) error { return fn(tools.Identity) })
+}
+
+// operateAll is operate with all of an operator's tools.
+func (f *databaseFlags) operateAll(ctx context.Context, std streams, fn func(*app.Tools) error) error {
 	db, err := f.open(ctx, std.err)
 	if err != nil {
 		return err
@@ -141,11 +146,11 @@ func (f *databaseFlags) operate(ctx context.Context, std streams, fn func(*ident
 	if len(pending) > 0 {
 		return fmt.Errorf("the database is behind this version; run `satchel migrate` first")
 	}
-	id, err := app.Operator(db.pool)
+	tools, err := app.Operator(db.pool)
 	if err != nil {
 		return err
 	}
-	return explain(fn(id))
+	return explain(fn(tools))
 }
 
 // explain makes of a typed error a sentence for an operator: what it says to do, without the words for the log.

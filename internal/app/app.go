@@ -14,6 +14,7 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/approval"
+	"github.com/satchel-sync/satchel/desk"
 	"github.com/satchel-sync/satchel/identity"
 	"github.com/satchel-sync/satchel/internal/jobs"
 	"github.com/satchel-sync/satchel/media"
@@ -42,6 +43,7 @@ type Config struct {
 	MetricsPublic   bool
 	Dev             bool
 	DrainDelay      time.Duration
+	MinProtocol     uint32
 	Tracer          trace.TracerProvider
 
 	// Now is the clock of everything, jobs included; nil = the machine's, and the database's for jobs.
@@ -71,6 +73,7 @@ type App struct {
 	Rules    *rules.Rules
 	Push     *push.Push
 	Approval *approval.Service
+	Desk     *desk.Desk
 	Jobs     *jobs.Jobs
 	Server   *server.Server
 
@@ -135,10 +138,13 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 		return nil, fmt.Errorf("app.New: %w", err)
 	}
 	a.Approval.Register()
+	if a.Desk, err = desk.New(desk.Config{Engine: a.Engine, Devices: devices(a.Identity), MinProtocol: int(cfg.MinProtocol), Now: now}); err != nil {
+		return nil, fmt.Errorf("app.New: %w", err)
+	}
 	if a.Server, err = server.New(server.Config{
-		Engine: a.Engine, Forker: a.Engine, Identity: a.Identity, Media: a.Media, Push: addresses{a.Push}, Approval: approvals{a.Approval}, Ready: a.ready,
+		Engine: a.Engine, Forker: a.Engine, Identity: a.Identity, Media: a.Media, Push: addresses{a.Push}, Approval: approvals{a.Approval}, Desk: a.Desk, Repairer: a.Engine, Ready: a.ready,
 		Origins: cfg.Origins, TrustProxy: cfg.TrustProxy, TLSCert: cfg.TLSCert, TLSKey: cfg.TLSKey,
-		MetricsPublic: cfg.MetricsPublic, Dev: cfg.Dev, DrainDelay: cfg.DrainDelay, Tracer: cfg.Tracer, Now: now, Logger: log,
+		MetricsPublic: cfg.MetricsPublic, Dev: cfg.Dev, DrainDelay: cfg.DrainDelay, MinProtocol: cfg.MinProtocol, Tracer: cfg.Tracer, Now: now, Logger: log,
 	}); err != nil {
 		return nil, fmt.Errorf("app.New: %w", err)
 	}
