@@ -89,50 +89,12 @@ func (a *attempt) clockIn() {
 	}
 }
 
-// recorded is when the mutation was recorded as far as its own clock readings say, whatever the device sent before.
-func (a *attempt) recorded() int64 {
-	if a.b.source != nil {
-		return a.at
-	}
-	var checkpoint int64
-	if t, ok := cursor.OpenToken(a.b.clock.Key, a.b.person, a.m.Token); ok {
-		checkpoint = t.TimeMS
-	}
-	at, _ := eventTime(a.m.Recorded, a.b.in.Pairs, checkpoint, a.b.now.UnixMilli(), 0)
-	return at
-}
-
 func (a *attempt) run(ctx context.Context) error {
 	if a.b.in.culprit {
 		return &Refusal{Status: Rejected, Reason: satchel.ReasonUnexpectedInternal, Detail: "the database refused the data of this mutation"}
 	}
-	size := 0
-	for i := range a.m.Ops {
-		op := &a.m.Ops[i]
-		size += len(op.Fields) + len(op.Args) + len(op.Kind) + len(op.Name) + 16*len(op.Increments)
-		for _, s := range op.Sets {
-			for _, el := range slices.Concat(s.Add, s.Remove) {
-				size += len(el) + 4
-			}
-		}
-	}
-	switch {
-	case a.m.TooOld:
-		return &Refusal{Status: Unsupported, Reason: satchel.ReasonClientTooOld, Detail: "this server does not speak the app's protocol any more; it is kept for the office"}
-	case a.m.Envelope != nil && a.m.Envelope.Size > MaxMutationBytes:
-		return &Refusal{Status: Rejected, Reason: satchel.ReasonTooLarge, Detail: "a mutation has at most 256 KiB; its bytes are on the device"}
-	case a.m.Envelope != nil:
-		return &Refusal{Status: Rejected, Reason: satchel.ReasonMalformed, Detail: "the device cannot read the mutation any more; its bytes are there"}
-	case a.m.Skip != nil:
-		return &Refusal{Status: Rejected, Reason: satchel.ReasonMalformed, Detail: "a skip has no ops and goes from its own number to one at most 1,000,000 on"}
-	case a.m.additive() && a.recorded() < a.b.unsure:
-		return &Refusal{Status: Rejected, Reason: satchel.ReasonConcurrent, Detail: "it may have taken effect already, so long ago that nobody knows; a person must look"}
-	case len(a.m.Malformed) > 0:
-		return &Refusal{Status: Rejected, Reason: satchel.ReasonMalformed, Detail: "the mutation does not have the documented form; its bytes are kept"}
-	case len(a.m.Ops) == 0:
-		return &Refusal{Status: Rejected, Reason: satchel.ReasonMalformed, Detail: "a mutation has at least one op"}
-	case len(a.m.Ops) > MaxOps || size > MaxMutationBytes:
-		return &Refusal{Status: Rejected, Reason: satchel.ReasonTooLarge, Detail: "a mutation has at most 100 ops and 256 KiB"}
+	if r := a.unfit(); r != nil {
+		return r
 	}
 	if s := a.b.source; s != nil && s.Guard != 0 {
 		r, err := a.row(ctx, a.m.Ops[0].Record)
@@ -488,22 +450,6 @@ func (a *attempt) guarded(k *schema.Kind, rec *schema.Record, fields []string) e
 		}
 	}
 	return nil
-}
-
-// touched names the fields of an edit, sorted; never nil.
-func touched(fields map[string]any, sets []schema.SetEdit, incs []schema.Increment) []string {
-	out := make([]string, 0, len(fields)+len(sets)+len(incs))
-	for name := range fields {
-		out = append(out, name)
-	}
-	for _, s := range sets {
-		out = append(out, s.Field)
-	}
-	for _, inc := range incs {
-		out = append(out, inc.Field)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // command lets a feature turn the command into ops, and does them.

@@ -73,6 +73,84 @@ func (b *batch) retain(a *attempt, v Verdict, waitsFor satchel.ID) {
 	b.keeps = append(b.keeps, keptRow{m: m, v: v, at: a.at, waitsFor: waitsFor, bytes: b.in.culprit})
 }
 
+// refuse keeps a refused mutation: its number is used up, its values go to an attention (S5). What depends on a refused
+// creation is kept under the attention of that one, and waits for it.
+func (b *batch) refuse(ctx context.Context, a *attempt, r *Refusal) error {
+	v := Verdict{Number: a.m.Number, Status: r.Status, Reason: r.Reason, Detail: r.Detail, Notes: a.verdict.Notes}
+	if len(a.m.Ops) > 0 {
+		v.Paths = []Path{{Record: a.m.Ops[0].Record, Path: r.Path}}
+	}
+	if b.ofADevice() && !(r.Routine && len(a.m.Ops) == 1) && !a.m.empty() {
+		att := attention{person: b.person, record: a.m.ID, cause: "refused", reason: r.Reason, items: a.m.remains()}
+		var root satchel.ID
+		if len(a.m.Ops) > 0 { // else it names no record that could be trusted: the mutation's own id stands in for one
+			att.record, att.kind, att.items = a.m.Ops[0].Record, clean(a.m.Ops[0].Kind), nil
+			for _, op := range a.m.Ops[:min(len(a.m.Ops), MaxOps)] {
+				att.items = append(att.items, itemsOf(op, b.culpritPayload(a))...)
+			}
+			var id satchel.ID
+			if root, id = b.waitsFor(a.m, r); !id.IsZero() {
+				att.id, att.record = id, root
+			}
+		}
+		att.items = b.keyed(att.items, a.m.Number)
+		v.Attention = att.key()
+		b.pendAtt = append(b.pendAtt, att)
+		b.retain(a, v, root)
+		if err := b.refuseCreations(ctx, a.m.Ops, v.Attention); err != nil {
+			return err
+		}
+	}
+	b.settled = append(b.settled, settledMutation{a.m, v})
+	return nil
+}
+
+// refuseCreations remembers which records do not exist because their creation was refused to this person: what he does
+// to them waits.
+func (b *batch) refuseCreations(ctx context.Context, ops []Op, attention satchel.ID) error {
+	for _, op := range ops[:min(len(ops), MaxOps)] {
+		if op.Action != Create || !b.refused[op.Record].IsZero() {
+			continue
+		}
+		existing, err := b.get(ctx, op.Record)
+		if err != nil {
+			return err
+		}
+		if existing == nil {
+			b.refused[op.Record] = attention
+			b.newRef = append(b.newRef, refusedRow{op.Record, attention, b.person})
+		}
+	}
+	return nil
+}
+
+// skip uses up the numbers that a device lost, and tells the person (S3).
+func (b *batch) skip(a *attempt) {
+	att := attention{person: b.person, record: a.m.ID, cause: "refused", reason: satchel.ReasonSkipped, items: a.m.remains()}
+	b.pendAtt = append(b.pendAtt, att)
+	a.verdict.Attention = att.key()
+	b.settled = append(b.settled, settledMutation{a.m, a.verdict})
+}
+
+// ofADevice tells whether a person's device made the batch, now or before it was parked: what is refused of it is kept.
+func (b *batch) ofADevice() bool { return b.source == nil || !b.source.device.IsZero() }
+
+// waitsFor finds the refused creation that a refused mutation waits for, and the attention of that one; zero = none.
+// A mutation that cannot be stored to be done again does not wait.
+func (b *batch) waitsFor(m Mutation, r *Refusal) (root, attention satchel.ID) {
+	if r.Reason != satchel.ReasonDependsOn || !storable(m) {
+		return root, attention
+	}
+	for _, op := range m.Ops {
+		for _, id := range append([]satchel.ID{op.Record}, referenced(op.Fields)...) {
+			if att, waits := b.refused[id]; waits {
+				return id, att
+			}
+		}
+	}
+	return root, attention
+}
+
 // keptKey names a kept mutation in the items of an attention.
 func keptKey(device satchel.ID, number uint64) string {
 	return device.String() + "/" + strconv.FormatUint(number, 10)
@@ -164,7 +242,7 @@ func (b *batch) queueKept(q *pgx.Batch) error {
 
 // json spells the mutation as JSON that Postgres can store; false = it cannot be.
 func (k keptRow) json() (string, bool) {
-	if k.bytes || k.m.Envelope != nil || len(k.m.Malformed) > 0 || !storable(k.m) {
+	if k.bytes || len(k.m.Ops) == 0 && k.m.Envelope != nil || len(k.m.Malformed) > 0 || !storable(k.m) {
 		return "", false
 	}
 	raw, err := json.Marshal(k.m)
@@ -174,7 +252,7 @@ func (k keptRow) json() (string, bool) {
 // raw gives the bytes of what cannot be stored as JSON; nil = there are none here.
 func (k keptRow) raw() []byte {
 	switch {
-	case k.m.Envelope != nil:
+	case len(k.m.Ops) == 0 && k.m.Envelope != nil:
 		return nil
 	case len(k.m.Malformed) > 0:
 		return k.m.Malformed

@@ -216,6 +216,19 @@ func (b *batch) recall(ctx context.Context) error {
 	return b.tx.QueryRow(ctx, sqlUnsure, b.orgID, b.device).Scan(&b.unsure)
 }
 
+// recorded is when the mutation was recorded as far as its own clock readings say, whatever the device sent before.
+func (a *attempt) recorded() int64 {
+	if a.b.source != nil {
+		return a.at
+	}
+	var checkpoint int64
+	if t, ok := cursor.OpenToken(a.b.clock.Key, a.b.person, a.m.Token); ok {
+		checkpoint = t.TimeMS
+	}
+	at, _ := eventTime(a.m.Recorded, a.b.in.Pairs, checkpoint, a.b.now.UnixMilli(), 0)
+	return at
+}
+
 // scanLane reads what sqlLockLane gives.
 func scanLane(r pgx.Row) (l lane, err error) {
 	err = r.Scan(&l.person, &l.next, &l.confirmed, &l.was, &l.wasBelow, &l.successor, &l.lastEvent)
