@@ -25,7 +25,7 @@ type rpc struct {
 	// the same as for an id that nobody has. Absent with a reason why there is nothing to swap.
 	swap []swap
 	none string
-	// admins says that the procedure needs the right to manage the directory.
+	// admins says that the procedure needs the right to manage the directory, or the office desk.
 	admins bool
 	// stored says that the answer carries verdicts: the outcome is looked for there.
 	verdict bool
@@ -44,6 +44,8 @@ var rpcs = map[string]rpc{
 		good: `{"cursor": "", "clockPairs": [{"boot": "b", "monotonicMs": "1", "serverMs": "1"}], "noPage": true}`,
 		none: "TestAMutationTellsNothingOfWhatItsPersonMayNotSee swaps its ids, and the cursor and the token are in TestWhatOnePersonWasGivenIsWorthNothingToAnother",
 	},
+	"SyncService/Repair": {good: `{"profile": "", "start": {"forms": {"forms": [{"kind": "account", "form": "1"}]}}}`,
+		none: "TestARepairGivesNothingOfSomebodyElse swaps its buckets and records"},
 	"SyncService/Wait": {good: `{"cursor": "AAAA"}`, none: "TestWhatOnePersonWasGivenIsWorthNothingToAnother has the cursor"},
 
 	"AuthService/SignIn":         {open: true, good: `{"org": "acme", "login": "nobody", "password": "wrong password", "device": {"deviceId": "x", "installation": "i", "name": "n", "platform": "p", "appVersion": "1"}}`, none: "a device id of another person gives a new device: TestASignInOnSomebodyElsesDeviceGetsADeviceOfItsOwn"},
@@ -70,6 +72,20 @@ var rpcs = map[string]rpc{
 	"DeviceService/RevokeDevice":  {good: `{"deviceId": "01234567-89ab-7def-8123-456789abcdef"}`, swap: []swap{{`{"deviceId": "{{id}}"}`, "device", nil}}},
 	"DeviceService/SetAddress":    {good: `{"kind": "ADDRESS_KIND_FCM_TOKEN", "address": "token", "language": "en"}`, none: "it is about the caller's device"},
 	"DeviceService/RemoveAddress": {good: `{"kind": "ADDRESS_KIND_FCM_TOKEN"}`, none: "it is about the caller's device"},
+
+	"DeskService/ListSyncState": {admins: true, good: `{"personId": "{{ann}}", "after": ""}`,
+		swap: []swap{{`{"personId": "{{id}}"}`, "ann", nil}}},
+	"DeskService/ListKept": {admins: true, good: `{"deviceId": "{{device}}", "personId": "{{ann}}", "after": ""}`,
+		swap: []swap{{`{"deviceId": "{{id}}"}`, "device", nil}, {`{"personId": "{{id}}"}`, "ann", nil}}},
+	"DeskService/RetryKept": {admins: true, good: `{"deviceId": "{{device}}", "number": "{{kept}}"}`,
+		swap: []swap{{`{"deviceId": "{{id}}", "number": "{{kept}}"}`, "device", nil}}},
+	"DeskService/EditKept": {admins: true, good: `{"deviceId": "{{device}}", "number": "{{kept}}", "ops": [{"recordId": "{{visit}}", "kind": "visit", "patch": {"fields": "{}"}}]}`,
+		swap: []swap{{`{"deviceId": "{{id}}", "number": "{{kept}}", "ops": [{"recordId": "{{visit}}", "kind": "visit", "patch": {"fields": "{}"}}]}`, "device", nil}}},
+	"DeskService/DiscardKept": {admins: true, good: `{"deviceId": "01234567-89ab-7def-8123-456789abcdef", "number": "{{kept}}"}`,
+		swap: []swap{{`{"deviceId": "{{id}}", "number": "{{kept}}"}`, "device", nil}}},
+	"DeskService/ListSalvage": {admins: true, good: `{"after": ""}`, none: "it has no ids"},
+	"DeskService/ResolveSalvage": {admins: true, good: `{"recordId": "01234567-89ab-7def-8123-456789abcdef"}`,
+		swap: []swap{{`{"recordId": "{{id}}"}`, "account", nil}}},
 
 	"MediaService/Begin": {good: `{"sha256": "` + noHash + `", "size": "9", "contentType": "image/jpeg"}`,
 		none: "the same bytes are never told: TestBytesOfAnotherAreNeverTold"},
@@ -133,7 +149,7 @@ func (v *victim) fillIn(request string) string {
 
 func (v *victim) things() map[string]string {
 	return map[string]string{"ann": v.ann.person, "ben": v.ben.person, "gina": v.gina.person, "team": v.team, "device": v.ann.device, "account": v.account, "visit": v.visit,
-		"photo": v.photo, "quote": v.quote, "approval": v.approval, "upload": v.upload, "formHash": v.formHash}
+		"kept": v.kept, "photo": v.photo, "quote": v.quote, "approval": v.approval, "upload": v.upload, "formHash": v.formHash}
 }
 
 // learnt is what a caller can tell apart in an answer: of a verdict all but what differs from one to the next.
@@ -171,6 +187,8 @@ func TestAThingOfSomebodyElseIsLikeOneThatDoesNotExist(t *testing.T) {
 				switch name {
 				case "DirectoryService/ListPeople":
 					refused = !strings.Contains(string(theirs.raw), v.ann.person)
+				case "DeskService/ListSyncState", "DeskService/ListKept":
+					refused = refused || who == elsewhere && string(theirs.raw) == "{}"
 				case "DeviceService/ListDevices":
 					refused = theirs.code == "not_found" || theirs.code == "permission_denied" && who == "ben"
 				}

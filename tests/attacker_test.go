@@ -263,6 +263,7 @@ type victim struct {
 	link                                   string // to it, as Ann got it
 	team                                   string // North
 	cursor, checkpoint                     string // Ann's
+	kept                                   string // the number of a mutation of Ann's that was refused
 }
 
 // newVictim fills two organisations.
@@ -291,6 +292,10 @@ func newVictim(t *testing.T) *victim {
 	if got := v.ann.must("ApprovalService/Submit", map[string]any{"recordId": v.quote, "key": satchel.NewID().String()}); got["verdict"].(map[string]any)["status"] != "STATUS_APPLIED" {
 		t.Fatalf("the quote is not submitted: %v", got)
 	}
+	if refused := v.ann.mutate(op(v.visit, "visit", "patch", withFields(map[string]any{"satisfaction": 9}))); refused["status"] != "STATUS_REJECTED" {
+		t.Fatalf("the mutation is not refused: %v", refused)
+	}
+	v.kept = fmt.Sprint(v.ann.number)
 	v.mei.pull()
 	var fields map[string]any
 	v.approval, fields = v.mei.the("approval")
