@@ -394,10 +394,13 @@ WHERE h.org_id = $1 AND h.bucket = $2 AND (h.seq, h.record_id) > ($3, $4) AND h.
 ORDER BY h.seq, h.record_id LIMIT $5`
 }
 
-// The sum of up to 2^31 hashes of 32 bits, each record of each bucket once, fits in 63 bits.
+// The sum of up to 2^31 hashes of 32 bits, each record of each bucket once, fits in 63 bits. Probed bucket by bucket: as
+// num = ANY($2) AND kind = ANY($3), 300 buckets were a scan of the table (100 ms and more; as it stands 1 ms, and 0.15 ms
+// for 40 buckets).
 const sqlDigest = `-- syncengine.Digest
-SELECT coalesce(sum(count), 0)::bigint, coalesce(sum(sum), 0)::bigint FROM bucket
-WHERE org_id = $1 AND num = ANY($2) AND kind = ANY($3)`
+SELECT coalesce(sum(d.count), 0)::bigint, coalesce(sum(d.sum), 0)::bigint
+FROM unnest($2::bigint[]) AS u(num),
+  LATERAL (SELECT sum(b.count) AS count, sum(b.sum) AS sum FROM bucket b WHERE b.org_id = $1 AND b.num = u.num AND b.kind = ANY($3)) d`
 
 // kindsOf groups a view's buckets by the kinds that come by them: a person's own, what all share, the teams'.
 func kindsOf(v *cursor.View) (kinds [][]string, nums [][]int64) {

@@ -74,7 +74,8 @@ func (e *Engine) inRepair(ctx context.Context, p *satchel.Principal, profile str
 }
 
 const sqlBucketDigests = `-- syncengine.BucketDigests
-SELECT num, kind, count, sum FROM bucket WHERE org_id = $1 AND num = ANY($2) AND kind = ANY($3)`
+SELECT b.num, b.kind, b.count, b.sum FROM unnest($2::bigint[]) AS u(num),
+  LATERAL (SELECT b.num, b.kind, b.count, b.sum FROM bucket b WHERE b.org_id = $1 AND b.num = u.num AND b.kind = ANY($3) OFFSET 0) b`
 
 const sqlRepaired = `-- syncengine.Repaired
 UPDATE lane SET repaired_at = $3 WHERE org_id = $1 AND device_id = $2`
