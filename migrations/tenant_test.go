@@ -74,15 +74,16 @@ func TestIndexesOfTenantTablesBeginWithOrgID(t *testing.T) {
 
 // acrossTenants are the statements that may look past one organisation, each with its reason.
 var acrossTenants = map[string]string{
-	"identity":                 "sign-in finds an organisation by its slug before it knows its id; the set-up code belongs to none",
-	"doctor":                   "the operator's command looks at the whole database",
-	"jobs":                     "River's tables have no tenant; the organisation is in each job's arguments, and Enqueue demands it",
-	"migrations":               "the shape of the database",
-	"pg":                       "the settings of a connection",
-	"syncengine.CheckLine":     "the line of the log is the whole database's",
-	"syncengine.WatchLine":     "the line of the log is the whole database's",
-	"syncengine.OpenEpoch":     "a restored database is restored for all",
-	"syncengine.OpenEpochSeen": "a restored database is restored for all",
+	"identity":                   "sign-in finds an organisation by its slug before it knows its id; the set-up code belongs to none",
+	"doctor":                     "the operator's command looks at the whole database",
+	"jobs":                       "River's tables have no tenant; the organisation is in each job's arguments, and Enqueue demands it",
+	"migrations":                 "the shape of the database",
+	"pg":                         "the settings of a connection",
+	"syncengine.CheckLine":       "the line of the log is the whole database's",
+	"syncengine.WatchLine":       "the line of the log is the whole database's",
+	"syncengine.OpenEpoch":       "a restored database is restored for all",
+	"syncengine.OpenEpochSeen":   "a restored database is restored for all",
+	"syncengine.OrgsUnsupported": "a server that starts looks whose work it may understand now",
 }
 
 // named matches a statement's name, such as "-- syncengine.Heads".

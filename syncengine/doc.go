@@ -1,7 +1,7 @@
 // Package syncengine is the heart: it applies what devices did, numbers it, and hands out what changed. It is the one
 // door for every write to a record.
 //
-//   - owns: the tables of migrations/0001_engine.sql
+//   - owns: the tables of migrations/0001_engine.sql and 0005_nothing_lost.sql
 //   - promises: S1 to S21 of docs/protocol.md, each with a test of its name; knows no feature by name: features
 //     register commands and observers
 //   - may import: the root package, schema, access, internal/pg, internal/jobs, pgx
