@@ -237,3 +237,103 @@ func TestS18ARestoredDatabaseGetsBackWhatDevicesKnow(t *testing.T) {
 		}
 	}
 }
+
+func TestS13AProfileTakesAwayAndBringsWhatDiffersAndOwnWorkIsKeptAtTheOffice(t *testing.T) {
+	t.Parallel()
+	p := serve(t)
+	store := memstore.New()
+	open := func(profile string) *satchelclient.Client {
+		t.Helper()
+		c, err := satchelclient.New(satchelclient.Config{BaseURL: p.url, Store: store, Profile: profile, AppVersion: "9.9", Timeout: patience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := open("mini_program")
+	if err := c.SignIn(t.Context(), satchelclient.Credentials{Org: "acme", Login: "ann", Password: password, Platform: "wechat"}); err != nil {
+		t.Fatal(err)
+	}
+	account, err := c.Create(t.Context(), "account", satchelclient.Fields{"name": "Customer"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	visit, err := c.Create(t.Context(), "visit", satchelclient.Fields{"account": account, "subject": "First"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	photo, err := c.AttachBytes(t.Context(), "photo", picture(t), "image/jpeg", satchelclient.Fields{"visit": visit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	syncNow(t, c)
+	if r := syncNow(t, c); r.Repaired != 0 {
+		t.Errorf("%+v", r)
+	}
+	if _, err := c.Get(t.Context(), "photo", photo); err != satchelclient.ErrNotFound {
+		t.Errorf("the profile leaves photos out: %v", err)
+	}
+	if s, err := c.Status(t.Context()); err != nil || s.FollowedMonths != 2 || !s.Complete {
+		t.Errorf("%+v, %v", s, err)
+	}
+	list, err := c.AtOffice(t.Context())
+	if err != nil || len(list) != 1 || list[0].ID != photo {
+		t.Errorf("at the office: %+v, %v", list, err)
+	}
+	if r, err := c.Upload(t.Context()); err != nil || r.Uploaded != 1 || r.Released != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	c = open("") // all of it
+	if r := syncNow(t, c); r.Repaired != 0 {
+		t.Errorf("%+v", r)
+	}
+	if _, err := c.Get(t.Context(), "photo", photo); err != nil {
+		t.Error(err)
+	}
+	if list, err := c.AtOffice(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("at the office: %+v, %v", list, err)
+	}
+	fresh := onStore(t, p.url, "ann", memstore.New(), http.DefaultTransport)
+	syncNow(t, fresh)
+	wantAlike(t, c, fresh)
+}
+
+func TestS9AnEditOfAMergedRecordGoesToTheOneThatItBecame(t *testing.T) {
+	t.Parallel()
+	p := serve(t)
+	ann, mei := onStore(t, p.url, "ann", memstore.New(), http.DefaultTransport), onStore(t, p.url, "mei", memstore.New(), http.DefaultTransport)
+	var ids []satchel.ID
+	for _, name := range []string{"Customer", "Customer Ltd"} {
+		id, err := ann.Create(t.Context(), "account", satchelclient.Fields{"name": name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	syncNow(t, ann)
+	syncNow(t, mei)
+	if err := mei.Command(t.Context(), "account", ids[0], "record.merge", satchelclient.Fields{"into": ids[1]}); err != nil {
+		t.Fatal(err)
+	}
+	if r := syncNow(t, mei); len(r.Settled) != 1 || r.Settled[0].Verdict.Status != 1 {
+		t.Fatalf("%+v", r.Settled)
+	}
+	if err := ann.Patch(t.Context(), "account", ids[0], satchelclient.Fields{"remark": "key"}); err != nil {
+		t.Fatal(err)
+	}
+	syncNow(t, ann)
+	for _, c := range []*satchelclient.Client{ann, mei} {
+		syncNow(t, c)
+		a, err := c.Get(t.Context(), "account", ids[0])
+		if err != nil || a.ID != ids[1] || a.Text("remark") != "key" || a.Pending {
+			t.Errorf("%+v, %v", a, err)
+		}
+		if all, err := c.List(t.Context(), "account"); err != nil || len(all) != 1 {
+			t.Errorf("%d accounts are shown, %v", len(all), err)
+		}
+	}
+}

@@ -14,4 +14,11 @@
 // transaction that marks it sent; from then on it is sent with that number and its random id until a verdict comes. A
 // settled mutation leaves the outbox; its verdict goes to the log and its ops stay shown until a checkpoint at or past
 // the verdict's seq (S14). Changes of a page are staged, and shown at the checkpoint (S12).
+//
+// # What goes wrong, and what is done
+//
+// The store lost numbers: they are filled from the log, else skipped. It has a mutation that cannot be sent: an envelope
+// takes its place, and its bytes are kept. It lost rows, or is behind the server's horizon: a repair brings what differs
+// (repair.go). The server lost commits: what it had acknowledged is offered again, and rows that only the device still
+// has are salvaged (recover.go). Each of these can be killed at any step.
 package satchelclient

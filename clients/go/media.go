@@ -160,7 +160,8 @@ func (c *Client) ForgetMedia(ctx context.Context, record satchel.ID) error {
 }
 
 // Upload sends queued files, oldest first, each going on where it stopped. A file stays queued, and is asked about
-// again, until its record says that it is stored: only then does its copy go. One that the server does not take is
+// again, until its record says that it is stored: only then does its copy go; or, when the record is kept at the office
+// ([Client.AtOffice]), until the server says that it has the bytes. One that the server does not take is
 // marked and does not hold up the others; any other error ends the call and keeps everything.
 func (c *Client) Upload(ctx context.Context) (UploadResult, error) {
 	var r UploadResult
@@ -195,8 +196,29 @@ func (c *Client) Upload(ctx context.Context) (UploadResult, error) {
 			return r, err
 		}
 		r.Uploaded++
+		gone, err := c.releaseAtOffice(ctx, m.Record)
+		if err != nil {
+			return r, err
+		}
+		if gone {
+			r.Released++
+		}
 	}
 	return r, nil
+}
+
+// releaseAtOffice drops the copy of a file that the server has, when its record is kept at the office and so will never
+// say here that it is stored.
+func (c *Client) releaseAtOffice(ctx context.Context, record satchel.ID) (gone bool, err error) {
+	err = c.store.View(ctx, func(tx ReadTx) error {
+		row, ok, err := getAged(tx, TableOffice, record)
+		gone = ok && !row.Dead
+		return err
+	})
+	if err != nil || !gone {
+		return false, err
+	}
+	return true, c.update(ctx, "release", func(tx Tx) error { return deleteMedia(tx, record) })
 }
 
 // upload sends one file. Begin gives the same upload again, so nothing about it needs to be kept.
