@@ -170,7 +170,8 @@ func CheckWorks(names []string) error {
 	return nil
 }
 
-// Run measures. It ends by itself, in 20 minutes at most.
+// Run measures. It ends by itself, in 20 minutes at most. A work that fails is noted in [Report.Failed], and the next one
+// is done; the error is for a run that measured nothing.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := CheckWorks(cfg.Only); err != nil {
 		return nil, err
@@ -204,18 +205,18 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 			continue
 		}
 		fmt.Fprintf(cfg.Log, "%s …\n", w.name)
-		if !w.own && shared == nil {
-			if shared, err = base.on(ctx, base.server, base.mainSet(), true); err != nil {
-				return nil, err
-			}
-			defer shared.close()
-		}
 		l := base
 		if !w.own {
+			if shared == nil {
+				if shared, err = base.on(ctx, base.server, base.mainSet(), true); err != nil {
+					return nil, err
+				}
+				defer shared.close()
+			}
 			l = shared
 		}
 		if err := l.profiled(ctx, w); err != nil {
-			return nil, fmt.Errorf("%s: %w", w.name, err)
+			base.report.Failed[w.name] = err.Error()
 		}
 	}
 	base.report.TookS = time.Since(begin).Seconds()
@@ -224,7 +225,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 
 // begin notes what it is measured on.
 func (l *lab) begin(ctx context.Context) (err error) {
-	l.report = &Report{At: time.Now().UTC().Format(time.RFC3339), Revision: revision(ctx), Mode: l.mode, Machine: machine(), NotTaken: map[string]string{}}
+	l.report = &Report{At: time.Now().UTC().Format(time.RFC3339), Revision: revision(ctx), Mode: l.mode, Machine: machine(), NotTaken: map[string]string{}, Failed: map[string]string{}}
 	if l.admin, err = pgx.Connect(ctx, l.cfg.DatabaseURL); err != nil {
 		return err
 	}

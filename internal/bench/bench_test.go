@@ -71,8 +71,8 @@ func TestARunTakesEveryFigureAndEndsByItself(t *testing.T) {
 	if storm.Fault != "" || storm.Counts["verdicts APPLIED"] != reps*batchSize || storm.Counts["calls"] < reps {
 		t.Errorf("the storm of %d reps: %+v", reps, storm)
 	}
-	if len(report.NotTaken) > 0 {
-		t.Errorf("not taken: %v", report.NotTaken)
+	if len(report.NotTaken)+len(report.Failed) > 0 {
+		t.Errorf("not taken: %v; failed: %v", report.NotTaken, report.Failed)
 	}
 	if plain, zip := report.Figure("initial_plain_wire_mb"), report.Figure("initial_wire_mb"); zip.Value > plain.Value*0.7 {
 		t.Errorf("compressed, a first sync takes %.3f MB, and %.3f without", zip.Value, plain.Value)
@@ -117,12 +117,12 @@ func TestAFigureWithABarIsAWorkToo(t *testing.T) {
 func TestAFigureThatMissesItsBarIsNamed(t *testing.T) {
 	t.Parallel()
 	low, high := 0.2, 3.0
-	r := Report{Figures: []Figure{
+	r := Report{Failed: map[string]string{"idle": "there was something to pull"}, Figures: []Figure{
 		{Name: "a", Better: higher, Value: 0.19, Must: &low}, {Name: "b", Better: higher, Value: 0.2, Must: &low},
 		{Name: "c", Better: lower, Value: 3.1, Must: &high}, {Name: "d", Better: lower, Value: 3, Must: &high}, {Name: "e", Better: lower, Value: 9},
 		{Name: "f", Better: lower, Value: 1, Must: &high, Fault: "3 of 10 were not done"},
 	}}
-	if got := r.Missed(); !slices.Equal(got, []string{"a", "c", "f"}) {
+	if got := r.Missed(); !slices.Equal(got, []string{"idle", "a", "c", "f"}) {
 		t.Fatalf("missed: %v", got)
 	}
 }

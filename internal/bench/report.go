@@ -22,6 +22,8 @@ type Report struct {
 	Split    []Split           `json:"split"`
 	// NotTaken says of figures with a bar why they could not be taken here. They count as neither met nor missed.
 	NotTaken map[string]string `json:"not_taken,omitempty"`
+	// Failed says of works why they ended early: what they measured until then is worth nothing.
+	Failed map[string]string `json:"failed,omitempty"`
 	// Statements are Postgres' own account of each work; only where a profile was asked for.
 	Statements map[string][]Statement `json:"statements,omitempty"`
 }
@@ -115,9 +117,9 @@ var bars = map[string][2]float64{
 	"wire_bytes_per_visit":  {1500, 900},
 }
 
-// Missed lists the figures that are not where they must be.
+// Missed lists the figures that are not where they must be, and the works that failed.
 func (r *Report) Missed() []string {
-	var out []string
+	out := slices.Sorted(maps.Keys(r.Failed))
 	for _, f := range r.Figures {
 		if !f.Met() {
 			out = append(out, f.Name)
@@ -168,6 +170,9 @@ func (r *Report) Print(out io.Writer) error {
 		if f.Fault != "" {
 			fmt.Fprintf(out, "%s: %s\n", f.Name, f.Fault)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Failed)) {
+		fmt.Fprintf(out, "%s failed: %s\n", name, r.Failed[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.NotTaken)) {
 		fmt.Fprintf(out, "%s was not taken: %s\n", name, r.NotTaken[name])

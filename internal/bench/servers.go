@@ -26,6 +26,7 @@ import (
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
 	"github.com/satchel-sync/satchel/internal/bench/dataset"
 	"github.com/satchel-sync/satchel/internal/pg"
+	"github.com/satchel-sync/satchel/syncengine"
 )
 
 // orders is the first line that a child reads: what to serve. It comes by a pipe, for the address has a password.
@@ -69,7 +70,8 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := json.Unmarshal(lines.Bytes(), &o); err != nil {
 		return err
 	}
-	pool, err := pg.Open(ctx, o.DatabaseURL, pg.Options{AppName: o.Serve}) // as many connections as `satchel serve`
+	// As `satchel serve` opens it.
+	pool, err := pg.Open(ctx, o.DatabaseURL, pg.Options{AppName: o.Serve, OnConnect: syncengine.CheckLine})
 	if err != nil {
 		return err
 	}

@@ -270,6 +270,7 @@ func verdictName(s satchelv1.Status) string { return "verdicts " + s.String()[le
 
 // morning lets all reps come, and gives the most memory that the server had, in KiB.
 func (l *lab) morning(ctx context.Context, reps []stormRep, nights []night, t *tally) (peak int64, err error) {
+	whole := ctx // the server lives on when the phones' time has run out
 	ctx, cancel := context.WithTimeout(ctx, stormBound)
 	defer cancel()
 	l.stormBegan, l.stormSeed = time.Now(), l.rng.Uint64()
@@ -280,7 +281,7 @@ func (l *lab) morning(ctx context.Context, reps []stormRep, nights []night, t *t
 		defer tick.Stop()
 		for {
 			var u usage
-			if err := l.product.ask(ctx, "usage", &u); err != nil {
+			if err := l.product.ask(whole, "usage", &u); err != nil {
 				watched <- err
 				return
 			}
@@ -331,28 +332,33 @@ func (l *lab) stormPhone(ctx context.Context, rep stormRep, n night, counts map[
 	for ctx.Err() == nil {
 		out, err := l.stormCall(ctx, &conn, rep, n, first)
 		counts["calls"]++
-		if err != nil {
-			why, wait := "calls that broke", stormBackoff<<min(failed, 4)
-			wait = min(wait, stormSlowest)/2 + time.Duration(rand.Int64N(int64(min(wait, stormSlowest))))
-			if s, ok := errors.AsType[*rawhttp.Status](err); ok {
-				why = fmt.Sprintf("calls refused with %d", s.Code)
-				wait = max(wait, s.RetryAfter)
-			}
-			counts[why]++
-			failed++
-			pause(ctx, wait)
-			continue
-		}
-		failed = 0
+		settled := 0
 		for status, k := range out.verdicts {
 			counts[verdictName(status)] += k
-			first += k
+			settled += k
 		}
+		first += settled
 		if len(out.cursor) > 0 {
 			rep.cursor = out.cursor
 		}
-		if first > batchSize && !out.more {
+		why, said := "", time.Duration(0)
+		if s, ok := errors.AsType[*rawhttp.Status](err); ok {
+			why, said = fmt.Sprintf("calls refused with %d", s.Code), s.RetryAfter
+		} else if err != nil {
+			why = "calls that broke"
+		} else if settled == 0 && first <= batchSize {
+			why = "calls that settled nothing"
+		}
+		switch {
+		case why != "":
+			counts[why]++
+			wait := min(stormBackoff<<min(failed, 4), stormSlowest)
+			failed++
+			pause(ctx, max(said, wait/2+time.Duration(rand.Int64N(int64(wait)))))
+		case first > batchSize && !out.more:
 			return true
+		default:
+			failed = 0
 		}
 	}
 	return false
