@@ -80,8 +80,12 @@ func look(t *testing.T, kinds *schema.Schema, sent *satchelv1.Mutation, m syncen
 	switch {
 	case m.Number != sent.Number || m.ID.IsZero():
 		t.Fatalf("it has no place in the queue: %+v", m)
-	case len(m.Malformed) > 0 && len(m.Ops) > 0:
+	case len(m.Malformed) > 0 && (len(m.Ops) > 0 || m.Skip != nil || m.Envelope != nil):
 		t.Fatalf("it is and is not of the documented form: %+v", m)
+	case m.Skip != nil && (m.Envelope != nil || len(m.Ops) > 0), m.Envelope != nil && len(m.Ops) > 0:
+		t.Fatalf("it is several things at once: %+v", m)
+	case len(m.Malformed) == 0 && (m.Skip == nil) != (sent.Skip == nil) || len(m.Malformed) == 0 && (m.Envelope == nil) != (sent.Envelope == nil):
+		t.Fatalf("of %v came %+v", sent, m)
 	case len(m.Ops) > syncengine.MaxOps+1:
 		t.Fatalf("it has %d ops", len(m.Ops))
 	}
