@@ -15,6 +15,14 @@ ALTER TABLE lane
     ADD COLUMN repaired_at timestamptz,
     ADD COLUMN behind      boolean NOT NULL DEFAULT false;
 
+-- Up to where the device had confirmed at trim_at: 35 days later, those runs of the ledger go.
+ALTER TABLE lane
+    ADD COLUMN trim_to bigint      NOT NULL DEFAULT 0,
+    ADD COLUMN trim_at timestamptz NOT NULL DEFAULT 'epoch';
+
+-- Up to swept, all tombstones behind the horizon are gone; between the two, a sweep is deleting them.
+ALTER TABLE org_clock ADD COLUMN swept bigint NOT NULL DEFAULT 0;
+
 -- A mutation that did not take effect as it was sent: refused, conflicting, not understood, or waiting (waits_for) for a
 -- record whose creation was refused. It can be tried again, edited or discarded. mutation is null where it cannot be
 -- JSON for Postgres; then bytes has it, but of an envelope, whose bytes are on the device. state: open, applied,

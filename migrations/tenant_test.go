@@ -84,6 +84,7 @@ var acrossTenants = map[string]string{
 	"syncengine.OpenEpoch":       "a restored database is restored for all",
 	"syncengine.OpenEpochSeen":   "a restored database is restored for all",
 	"syncengine.OrgsUnsupported": "a server that starts looks whose work it may understand now",
+	"syncengine.Orgs":            "every organisation is tidied",
 }
 
 // named matches a statement's name, such as "-- syncengine.Heads".

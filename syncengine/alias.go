@@ -61,7 +61,7 @@ func (a *attempt) root(ctx context.Context, r *row) (*row, error) {
 		if r == nil || r.root.IsZero() {
 			return r, nil
 		}
-		if r, err = a.row(ctx, r.root); err != nil {
+		if r, err = a.rowOrPurged(ctx, r.root); err != nil {
 			return nil, err
 		}
 	}
@@ -95,6 +95,12 @@ func (a *attempt) rewire(ctx context.Context, k *schema.Kind, fields map[string]
 		r, known := a.rows[id]
 		if !known {
 			r, known = a.b.rows[id]
+		}
+		if f.Name == k.Parent {
+			if r, err = a.rowOrPurged(ctx, id); err != nil {
+				return parent, err
+			}
+			known = true
 		}
 		switch {
 		case !known && f.Target != "person" && f.Target != "team": // which are never merged
@@ -148,7 +154,7 @@ func (a *attempt) mergeRecords(ctx context.Context, k *schema.Kind, loser *row, 
 	if err := json.Unmarshal(op.Args, &args); err != nil || args.Into.IsZero() {
 		return refuse(satchel.ReasonBadValue, "into", "record.merge says with `into` which record stays")
 	}
-	into, err := a.row(ctx, args.Into)
+	into, err := a.rowOrPurged(ctx, args.Into)
 	if err == nil {
 		into, err = a.root(ctx, into)
 	}

@@ -143,6 +143,7 @@ func (e *Engine) Handlers() map[string]Handler {
 		JobParked:    e.jobParked,
 		JobUpgraded:  e.jobUpgraded,
 		JobMerged:    e.jobMerged,
+		JobTidy:      e.jobTidy,
 	}
 }
 

@@ -132,6 +132,9 @@ func (a *attempt) op(ctx context.Context, op Op) error {
 		return a.unknown(satchel.ReasonUnknownKind, op.Record, "", "the schema has no such kind")
 	}
 	r, err := a.row(ctx, op.Record)
+	if r == nil && err == nil && op.Action != Create {
+		r, err = a.purged(ctx, op.Record)
+	}
 	if err != nil {
 		return err
 	}
@@ -252,7 +255,7 @@ func (a *attempt) mayHang(ctx context.Context, k *schema.Kind, rec *schema.Recor
 	if id.IsZero() {
 		return nil
 	}
-	parent, err := a.row(ctx, id)
+	parent, err := a.rowOrPurged(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,9 @@ type Config struct {
 	Deadline time.Duration
 	// PollEvery is how often a replica with waiters asks what other replicas committed. Defaults to 300 ms.
 	PollEvery time.Duration
+	// KeepTombstones is how long devices may stay away and still go on: what was deleted, or left their buckets, is told
+	// them for so long. Behind that horizon they repair. Defaults to 180 days.
+	KeepTombstones time.Duration
 }
 
 // Engine applies and hands out. It is safe for concurrent use; any number of replicas may share a database.
@@ -78,6 +81,9 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.PollEvery == 0 {
 		cfg.PollEvery = 300 * time.Millisecond
 	}
+	if cfg.KeepTombstones == 0 {
+		cfg.KeepTombstones = 180 * 24 * time.Hour
+	}
 	return &Engine{
 		cfg: cfg, commands: map[string]CommandFunc{}, waiters: newWaiters(),
 		orgs: map[satchel.ID]*org{}, grants: map[string]*grantsEntry{},
@@ -104,6 +110,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer tick.Stop()
 	defer line.Stop()
 	upgraded := false
+	if err := e.seedTidy(ctx); err != nil && ctx.Err() == nil {
+		e.cfg.Logger.Warn("syncengine: could not enqueue the daily jobs; the next start will", "error", err)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -143,6 +152,7 @@ const (
 	JobChildren  = "engine.children"  // move what hangs under a record whose owner changed
 	JobParked    = "engine.parked"    // apply what waited for a refused creation
 	JobUpgraded  = "engine.upgraded"  // apply what was not understood
+	JobTidy      = "engine.tidy"      // delete what nobody can ask for any more
 	JobMerged    = "engine.merged"    // lead to the root what hangs under a record that was merged
 )
 
@@ -319,8 +329,10 @@ func (e *Engine) OrgCreated(ctx context.Context, tx pgx.Tx, id satchel.ID) error
 	if _, err := tx.Exec(ctx, sqlNewClock, id, key); err != nil {
 		return fmt.Errorf("syncengine.OrgCreated: %w", err)
 	}
-	_, err := tx.Exec(ctx, sqlNewSchema, id, 1, string(schema.DefaultPack()), e.cfg.Now())
-	return err
+	if _, err := tx.Exec(ctx, sqlNewSchema, id, 1, string(schema.DefaultPack()), e.cfg.Now()); err != nil {
+		return err
+	}
+	return e.cfg.Jobs.Enqueue(ctx, tx, tidyJob(id, e.cfg.Now().Add(tidyEvery)))
 }
 
 // PublishSchema makes a new version of an organisation's schema current. The pack is checked first; the error says
