@@ -109,10 +109,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	tick, line := time.NewTicker(e.cfg.PollEvery), time.NewTicker(lineEvery)
 	defer tick.Stop()
 	defer line.Stop()
-	upgraded := false
-	if err := e.seedTidy(ctx); err != nil && ctx.Err() == nil {
-		e.cfg.Logger.Warn("syncengine: could not enqueue the daily jobs; the next start will", "error", err)
-	}
+	upgraded := false // what was not understood is looked at again, and the daily jobs are there
 	for {
 		select {
 		case <-ctx.Done():
@@ -125,10 +122,12 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		if !upgraded {
-			if err := e.upgraded(ctx); err == nil {
-				upgraded = true
-			} else if ctx.Err() == nil {
-				e.cfg.Logger.Warn("syncengine: could not look for what was not understood", "error", err)
+			err := e.upgraded(ctx)
+			if err == nil {
+				err = e.seedTidy(ctx)
+			}
+			if upgraded = err == nil; !upgraded && ctx.Err() == nil {
+				e.cfg.Logger.Warn("syncengine: could not enqueue what a start brings along", "error", err)
 			}
 		}
 		if err := e.pollOthers(ctx); err != nil && ctx.Err() == nil {
