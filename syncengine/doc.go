@@ -5,7 +5,7 @@
 //   - promises: S1 to S21 of docs/protocol.md, each with a test of its name; knows no feature by name: features
 //     register commands and observers
 //   - may import: the root package, schema, access, internal/pg, internal/jobs, pgx
-//   - start reading at: apply.go, then pull.go
+//   - start reading at: apply.go, then pull.go and page.go
 //
 // The flow of one batch, one Postgres transaction:
 //

@@ -19,6 +19,7 @@ import (
 	"github.com/satchel-sync/satchel/internal/jobs"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/schema"
+	"github.com/satchel-sync/satchel/syncengine/waiters"
 )
 
 // Queue takes jobs in a transaction; internal/jobs satisfies it.
@@ -49,7 +50,7 @@ type Engine struct {
 	commands  map[string]CommandFunc
 	observers []Observer
 	guards    []GuardFunc
-	waiters   *waiters
+	waiters   *waiters.Waiters
 
 	mu     sync.Mutex // guards what follows
 	orgs   map[satchel.ID]*org
@@ -85,7 +86,7 @@ func New(cfg Config) (*Engine, error) {
 		cfg.KeepTombstones = 180 * 24 * time.Hour
 	}
 	return &Engine{
-		cfg: cfg, commands: map[string]CommandFunc{}, waiters: newWaiters(),
+		cfg: cfg, commands: map[string]CommandFunc{}, waiters: waiters.New(),
 		orgs: map[satchel.ID]*org{}, grants: map[string]*grantsEntry{},
 		follow: map[followKey]following{}, views: map[viewKey]knownView{}, nums: map[bucketKey]int64{}, seqs: map[satchel.ID]uint64{},
 	}, nil
@@ -172,6 +173,11 @@ func (c *clock) scan(r pgx.Row, more ...any) error {
 		c.Cuts, err = readCuts(cuts)
 	}
 	return err
+}
+
+// seen is what of it a replica wakes waiters for.
+func (c clock) seen() waiters.Seen {
+	return waiters.Seen{Seq: c.Seq, Rights: c.Rights, Buckets: c.Buckets}
 }
 
 // org is what the engine knows of an organisation at one count of rights and one schema version; immutable.
@@ -361,7 +367,7 @@ func (e *Engine) PublishSchema(ctx context.Context, id satchel.ID, pack []byte) 
 		return e.cfg.Jobs.Enqueue(ctx, tx, upgradedJob(id))
 	})
 	if err == nil {
-		e.waiters.wakeOrg(id)
+		e.waiters.WakeOrg(id)
 	}
 	return version, err
 }

@@ -2,6 +2,7 @@ package syncengine
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -170,3 +171,91 @@ const sqlAnythingNew = `-- syncengine.AnythingNew
 SELECT c.seq, c.rights, c.buckets, c.horizon, c.schema_version,
   EXISTS (SELECT 1 FROM bucket b WHERE b.org_id = $1 AND b.num = ANY($2) AND b.last_seq > $3)
 FROM org_clock c WHERE c.org_id = $1`
+
+// WaitFor is how long Wait waits at most.
+const WaitFor = 25 * time.Second
+
+// Wait returns true as soon as there is something to pull behind the cursor, or false after WaitFor. It registers,
+// then looks, then sleeps: a commit between the last pull and the registration is seen by the look. A cursor that cannot
+// be continued is answered at once: Pull says what to do.
+func (e *Engine) Wait(ctx context.Context, p *satchel.Principal, sealed []byte) (bool, error) {
+	o, c, err := e.orgNow(ctx, e.cfg.Pool, p.Org)
+	if err != nil {
+		return false, pg.ToError(err)
+	}
+	cur, ok := cursor.Open(o.key, p.Person, sealed)
+	if !ok {
+		return false, satchel.E(satchel.Invalid, satchel.ReasonMalformedCursor, "the cursor is not one that this server gave to this person")
+	}
+	v, err := e.view(ctx, e.cfg.Pool, p.Org, cur.View)
+	if err != nil || v == nil {
+		return err == nil, pg.ToError(err)
+	}
+	profile := o.schema.Profile(v.Profile)
+	if profile == nil {
+		return true, nil
+	}
+	f, err := e.follows(ctx, e.cfg.Pool, o, c, p.Person, o.roles(p.Person), profile)
+	if err != nil {
+		return false, pg.ToError(err)
+	}
+	w := e.waiters.Register(p.Org, f.nums(), f.names(), c.seen())
+	defer e.waiters.Forget(w)
+	idle, err := e.nothingNew(ctx, p, PullRequest{Cursor: sealed, After: cur.Live, Profile: v.Profile})
+	if err != nil || !idle {
+		return err == nil, pg.ToError(err)
+	}
+	timer := time.NewTimer(WaitFor)
+	defer timer.Stop()
+	select {
+	case <-w.Woken():
+		return true, nil
+	case <-timer.C:
+		return false, nil
+	case <-ctx.Done():
+		return false, nil
+	}
+}
+
+const sqlMovedBuckets = `-- syncengine.MovedBuckets
+SELECT DISTINCT num FROM bucket WHERE org_id = $1 AND num = ANY($2) AND last_seq > $3`
+
+const sqlNewStems = `-- syncengine.NewStems
+SELECT DISTINCT stem FROM bucket_name WHERE org_id = $1 AND num > $2`
+
+// pollOthers asks, for each organisation that has waiters here, what was committed since the last look.
+func (e *Engine) pollOthers(ctx context.Context) error {
+	for id, seen := range e.waiters.Snapshot() {
+		now, err := readClock(ctx, e.cfg.Pool, id)
+		if err != nil {
+			return err
+		}
+		if now.Rights != seen.Rights {
+			e.waiters.WakeOrg(id)
+		}
+		if now.Buckets != seen.Buckets {
+			stems, err := collect[string](ctx, e, sqlNewStems, id, int64(seen.Buckets))
+			if err != nil {
+				return err
+			}
+			e.waiters.WakeStems(id, stems)
+		}
+		if now.Seq != seen.Seq {
+			nums, err := collect[int64](ctx, e, sqlMovedBuckets, id, e.waiters.Nums(id), int64(seen.Seq))
+			if err != nil {
+				return err
+			}
+			e.waiters.Wake(id, nums)
+		}
+		e.waiters.Advance(id, now.seen())
+	}
+	return nil
+}
+
+func collect[T any](ctx context.Context, e *Engine, sql string, args ...any) ([]T, error) {
+	rows, err := e.cfg.Pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[T])
+}

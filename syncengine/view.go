@@ -42,6 +42,24 @@ type following struct {
 	first   string // the oldest month of facts; "" = all
 }
 
+// nums lists the buckets' numbers.
+func (f following) nums() []int64 {
+	out := make([]int64, len(f.buckets))
+	for i, b := range f.buckets {
+		out[i] = b.Num
+	}
+	return out
+}
+
+// names lists the stems, also of buckets that are yet to come.
+func (f following) names() []string {
+	out := make([]string, len(f.stems))
+	for i, s := range f.stems {
+		out[i] = s.Stem
+	}
+	return out
+}
+
 // profile gives the schema's profile of that name; the error names those that there are.
 func (o *org) profile(name string) (*schema.Profile, error) {
 	if p := o.schema.Profile(name); p != nil {

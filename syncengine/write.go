@@ -441,9 +441,9 @@ func (b *batch) outcome(seq uint64) Outcome {
 
 // wake wakes this replica's waiters for what the batch committed.
 func (b *batch) wake() {
-	b.e.waiters.wake(b.orgID, b.writes.heads.buckets)
-	b.e.waiters.wake(b.orgID, b.writes.newHeads.buckets)
-	b.e.waiters.wakeStems(b.orgID, b.newStems)
+	b.e.waiters.Wake(b.orgID, b.writes.heads.buckets)
+	b.e.waiters.Wake(b.orgID, b.writes.newHeads.buckets)
+	b.e.waiters.WakeStems(b.orgID, b.newStems)
 }
 
 func compareIDs(a, b satchel.ID) int { return bytes.Compare(a[:], b[:]) }
