@@ -124,8 +124,12 @@ func (f Facts) told(k Kind, now time.Time) (zh, en string) {
 		}
 	case Behind:
 		if alive && f.Unfinished {
-			return fmt.Sprintf("最后一次联系时还没有下载全部数据（相差 %d 次提交）。请保持应用打开，直到同步完成。", f.Lag),
-				fmt.Sprintf("At its last contact it had not pulled everything (%s behind). Keep the app open until it has synced.", counted(f.Lag, "commit", "commits"))
+			zh, en := "", ""
+			if f.Lag > 0 {
+				zh, en = fmt.Sprintf("（相差 %d 次提交）", f.Lag), " ("+counted(f.Lag, "commit", "commits")+" behind)"
+			}
+			return "最后一次联系时还没有下载全部数据" + zh + "。请保持应用打开，直到同步完成。",
+				"At its last contact it had not pulled everything" + en + ". Keep the app open until it has synced."
 		}
 	case Kept:
 		if f.Kept > 0 {

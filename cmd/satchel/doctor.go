@@ -102,7 +102,7 @@ func (c *doctorCmd) Run(ctx context.Context, std streams) error {
 				p.tell(std.out, time.Now())
 			}
 		case len(r.Phones) > 0:
-			phoneTable(std.out, r.Phones, time.Now())
+			phoneTable(std.out, c.Org, r.Phones, time.Now())
 		}
 	}
 	if !r.OK {

@@ -86,9 +86,13 @@ func (c *doctorCmd) phones(ctx context.Context, db *database, r *report) {
 	}
 	text := fmt.Sprintf("%d of %d in sync", devices-troubled, devices)
 	if kept > 0 {
-		text += fmt.Sprintf("; %d refused or conflicting changes wait for the office", kept)
+		text += fmt.Sprintf("; refused or conflicting changes that wait for the office: %d", kept)
 	}
-	r.add("phones", state, text, "`satchel doctor --org=NAME` lists those with troubles, the app's office desk too")
+	advice := "`satchel doctor --org=NAME` lists those with troubles"
+	if c.Org != "" {
+		advice = "see below; the office desk (DeskService) settles what was refused"
+	}
+	r.add("phones", state, text, advice)
 	if c.Device != "" && len(all) == 0 {
 		r.add("phone "+c.Device, bad, "unknown", "no organisation that was looked at has this device; its id is what the list shows")
 	}
@@ -131,22 +135,23 @@ func phoneOf(org identity.Org, s desk.State) phone {
 }
 
 // phoneTable prints phones that are not in sync.
-func phoneTable(w io.Writer, phones []phone, now time.Time) {
+// Names come last: characters that are two columns wide would push what is behind them out of line.
+func phoneTable(w io.Writer, org string, phones []phone, now time.Time) {
 	fmt.Fprintln(w, "\nPhones that are not in sync, the most pressing first:")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PERSON\tDEVICE\tLAST CONTACT\tWAITS\tKEPT\tWHY")
+	fmt.Fprintln(t, "DEVICE\tLAST CONTACT\tWAITS\tKEPT\tWHY\tPERSON")
 	for _, p := range phones[:min(len(phones), doctorPhones)] {
 		var why []string
 		for _, tr := range p.Troubles {
 			why = append(why, strings.ToLower(strings.ReplaceAll(tr.Kind, "_", " ")))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Person, p.Device, ago(p.LastContact, now), p.Outbox, p.Kept, strings.Join(why, ", "))
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\n", p.Device, ago(p.LastContact, now), p.Outbox, p.Kept, strings.Join(why, ", "), p.Person)
 	}
 	_ = t.Flush() // w is what failed then
 	if more := len(phones) - doctorPhones; more > 0 {
 		fmt.Fprintf(w, "… and %d more; --json has them all.\n", more)
 	}
-	fmt.Fprintln(w, "Why one is not, and what to do: satchel doctor --org=… --device=…")
+	fmt.Fprintf(w, "Why one is not, and what to do: satchel doctor --org=%s --device=ID\n", org)
 }
 
 // tell prints why one phone is not in sync.

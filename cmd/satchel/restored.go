@@ -41,7 +41,7 @@ func (c *restoredCmd) Run(ctx context.Context, std streams) error {
 		for i, o := range orgs {
 			names[i] = o.Slug
 		}
-		fmt.Fprintf(std.out, "This database has %s.\n", strings.Join(names, ", "))
+		fmt.Fprintf(std.out, "Organisations in this database: %s.\n", strings.Join(names, ", "))
 		if err := c.confirm(std); err != nil {
 			return err
 		}
