@@ -211,4 +211,3 @@ func TestAPhoneThatKnowsMoreThanTheDatabaseIsAskedToOfferItAgain(t *testing.T) {
 		t.Errorf("afterwards it is told %v", res.Directives)
 	}
 }
-
