@@ -54,7 +54,7 @@ func (s syncService) Sync(ctx context.Context, in *satchelv1.SyncRequest) (*satc
 		if err != nil {
 			return nil, err
 		}
-		pull.After = s.answer(ctx, p, outcome, out)
+		pull.After, pull.Sent = s.answer(ctx, p, outcome, out), outcome.Sent
 	}
 	if s.tooOld(ctx) {
 		out.Page = &satchelv1.Page{} // without one, it would take what it has for all that there is
@@ -181,6 +181,7 @@ func (w *waits) leave(device satchel.ID) {
 func (s syncService) batchOf(p *satchel.Principal, in *satchelv1.SyncRequest) (syncengine.Batch, error) {
 	b := syncengine.Batch{
 		Confirmed: in.Confirmed, Outbox: outboxBehind(in.Outbox, len(in.Mutations)), SchemaVersion: int(in.SchemaVersion),
+		Completes: in.CompletesRows && !in.NoPage,
 		Mutations: make([]syncengine.Mutation, 0, len(in.Mutations)),
 	}
 	for _, c := range in.ClockPairs {

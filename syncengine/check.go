@@ -29,6 +29,7 @@ type attempt struct {
 	moves    []satchel.ID
 	merged   []merged
 	heads    int
+	sent     map[satchel.ID]Sent
 	again    map[satchel.ID]bool // rows that place looked at before what they hang under had moved
 }
 
@@ -234,6 +235,7 @@ func (a *attempt) create(ctx context.Context, k *schema.Kind, r *row, op Op) err
 		}
 	}
 	a.set(&row{rec: rec, changed: true})
+	a.noteSent(op, rec)
 	a.history = append(a.history, entry{record: rec.ID, rev: rec.Rev, op: Create, at: a.at, number: a.m.Number})
 	if _, was := a.b.refused[rec.ID]; was {
 		a.resolved = append(a.resolved, rec.ID)

@@ -328,3 +328,39 @@ func referenced(fields json.RawMessage) []satchel.ID {
 	}
 	return out
 }
+
+// noteSent notes what the row of a creation has beyond what the device sent, so that it can travel without its fields.
+func (a *attempt) noteSent(op Op, rec *schema.Record) {
+	if !a.b.in.Completes || a.b.source != nil || a.system {
+		return
+	}
+	given, err := schema.DecodeFields(op.Fields)
+	if err != nil {
+		return
+	}
+	extra := map[string]any{}
+	s := Sent{Rev: rec.Rev}
+	for name, v := range rec.Data {
+		s.Names = append(s.Names, name)
+		if !schema.Equal(given[name], v) {
+			extra[name] = v
+		}
+	}
+	for name := range given {
+		if _, has := rec.Data[name]; !has {
+			s.Names = append(s.Names, name)
+			extra[name] = nil
+		}
+	}
+	if len(extra) > 0 {
+		text, err := encodeJSON(extra)
+		if err != nil {
+			return
+		}
+		s.Extra = []byte(text)
+	}
+	if a.sent == nil {
+		a.sent = map[satchel.ID]Sent{}
+	}
+	a.sent[rec.ID] = s
+}

@@ -51,6 +51,7 @@ type batch struct {
 	unsure  int64                     // what was recorded before may have taken effect, and nobody knows (S3)
 	refused map[satchel.ID]satchel.ID // record whose creation was refused to the person → attention
 
+	sent    map[satchel.ID]Sent // creations from which the device can complete their rows
 	rows    map[satchel.ID]*row
 	heads   int
 	history []entry

@@ -114,6 +114,8 @@ type Batch struct {
 	Pairs         []ClockPair
 	Outbox        Outbox
 	SchemaVersion int
+	// Completes says that the device can complete a row from the creation that it sent: Outcome.Sent is wanted.
+	Completes bool
 
 	culprit bool // Postgres refused the one mutation twice: refuse it, keep its bytes
 }
@@ -199,6 +201,9 @@ type Outcome struct {
 	// Fork says that the device's numbering is not the one that the server knows: it must take a new id and number its
 	// pending mutations anew (S3).
 	Fork bool
+	// Sent is how the creations of this call stand that were applied, by record; for [PullRequest]. nil unless
+	// Batch.Completes.
+	Sent map[satchel.ID]Sent
 	// Undone says why mutations have no verdict yet although they were in order: DEADLINE or BUSY. They are still
 	// pending; the page comes all the same (S14).
 	Undone satchel.Reason

@@ -178,10 +178,15 @@ func (b *pageBuilder) mask(first int) cursor.Mask {
 	return b.turn.View.Mask(b.org.schema, first)
 }
 
-// whole tells whether rows of the kind are shown as they are.
-func (b *pageBuilder) whole(kind string) bool {
-	_, masked := b.turn.View.Masks[kind]
-	return !masked && !b.org.schema.Kind(kind).Copies
+// unmasked tells whether a person may see all these fields of a kind.
+func (b *pageBuilder) unmasked(kind string, fields []string) bool {
+	m := b.turn.View.Masks[kind]
+	for _, f := range fields {
+		if slices.Contains(m.Hidden, f) || slices.Contains(m.Partial, f) {
+			return false
+		}
+	}
+	return !b.org.schema.Kind(kind).Copies
 }
 
 // The first parameter of the mask in each statement, behind those of the statement itself.
@@ -313,7 +318,7 @@ func (b *pageBuilder) take(rows pgx.Rows, limit int, wanted func(bucket int64, k
 			if len(cur.Entered) == 0 {
 				cur.Fields = nil
 			}
-			if sent, ok := b.in.Sent[cur.Record]; ok && sent.Rev == cur.Rev && cur.Fields != nil && b.whole(cur.Kind) {
+			if sent, ok := b.in.Sent[cur.Record]; ok && sent.Rev == cur.Rev && cur.Fields != nil && b.unmasked(cur.Kind, sent.Names) {
 				cur.AsSent, cur.Fields = true, sent.Extra
 			}
 			b.page.Changes = append(b.page.Changes, cur)

@@ -37,7 +37,8 @@ type PullRequest struct {
 // Sent is how a creation that a device has just sent stands.
 type Sent struct {
 	Rev   uint64
-	Extra []byte // JSON object: what differs from what was sent, null = without the field; nil = nothing
+	Names []string // of the fields that were sent or stand
+	Extra []byte   // JSON object: what differs from what was sent, null = without the field; nil = nothing
 }
 
 // Page is a part of what changed for a person; see the proto.

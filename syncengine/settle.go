@@ -201,6 +201,12 @@ func (b *batch) accept(a *attempt) {
 		}
 		b.rows[id] = r
 	}
+	for id, s := range a.sent {
+		if b.sent == nil {
+			b.sent = map[satchel.ID]Sent{}
+		}
+		b.sent[id] = s
+	}
 	b.heads += a.heads
 	b.history = append(b.history, a.history...)
 	b.moves = append(b.moves, a.moves...)

@@ -422,7 +422,7 @@ func (b *batch) queueLedger(q *pgx.Batch) error {
 
 // outcome gives the verdicts of the batch: the stored ones of mutations that were seen, then the new ones.
 func (b *batch) outcome(seq uint64) Outcome {
-	out := Outcome{Expected: b.lane.next}
+	out := Outcome{Expected: b.lane.next, Sent: b.sent}
 	if b.source == nil {
 		for i := range b.in.Mutations {
 			if id, v, ok := b.stored(b.in.Mutations[i].Number); ok && id == b.in.Mutations[i].ID {
