@@ -316,6 +316,7 @@ func (l *lab) fanout(ctx context.Context) error {
 	l.report.add("fanout_p99_vs_floor", "our time / floor's", lower, ratios(p99, floor99))
 	l.report.add("fanout_p50_ms", "ms, commit to wake", lower, p50)
 	l.report.add("fanout_p99_ms", "ms, commit to wake", lower, p99)
+	l.report.add("fanout_first_ms", "ms, the first of all", lower, []float64{quantile(all, 0)})
 	l.report.add("fanout_max_ms", "ms, the last of all", lower, []float64{quantile(all, 1)})
 	l.report.add("fanout_floor_p50_ms", "ms", lower, floor50)
 	l.report.add("fanout_floor_p99_ms", "ms", lower, floor99)
