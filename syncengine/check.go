@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
 	"slices"
 
 	satchel "github.com/satchel-sync/satchel"
@@ -386,14 +385,18 @@ func (a *attempt) fields(k *schema.Kind, raw json.RawMessage) (map[string]any, e
 	if err != nil {
 		return nil, refuse(satchel.ReasonBadValue, "", err.Error())
 	}
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		f := k.Field(name)
-		if f == nil {
-			return nil, a.unknown(satchel.ReasonUnknownField, satchel.ID{}, name, "the kind has no such field")
+	wrong := ""
+	for name := range fields {
+		if f := k.Field(name); (f == nil || !a.system && !a.b.grants.MayWrite(k, f)) && (wrong == "" || name < wrong) {
+			wrong = name
 		}
-		if !a.system && !a.b.grants.MayWrite(k, f) {
-			return nil, refuse(satchel.ReasonFieldForbidden, name, "no right to write this field")
-		}
+	}
+	switch {
+	case wrong == "":
+	case k.Field(wrong) == nil:
+		return nil, a.unknown(satchel.ReasonUnknownField, satchel.ID{}, wrong, "the kind has no such field")
+	default:
+		return nil, refuse(satchel.ReasonFieldForbidden, wrong, "no right to write this field")
 	}
 	if p := k.CheckFields(fields); p != nil {
 		return nil, problem(p)

@@ -144,15 +144,20 @@ func decodeObject(raw []byte) (map[string]any, error) { return schema.DecodeStor
 
 // encodeStamps spells stamps as {"path": [rev, at, "device", number]}.
 func encodeStamps(stamps map[string]schema.Stamp) string {
-	out := []byte{'{'}
-	for i, path := range slices.Sorted(maps.Keys(stamps)) {
+	out := append(make([]byte, 0, 80*len(stamps)+2), '{')
+	var few [8]string
+	paths := few[:0]
+	for path := range stamps {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	for i, path := range paths {
 		s := stamps[path]
 		if i > 0 {
 			out = append(out, ',')
 		}
-		name, _ := json.Marshal(path)
-		out = append(append(out, name...), ':', '[')
-		out = append(strconv.AppendUint(out, s.Rev, 10), ',')
+		out, _ = schema.AppendJSON(out, path) // of a text, no error
+		out = append(strconv.AppendUint(append(out, ':', '['), s.Rev, 10), ',')
 		out = append(strconv.AppendInt(out, s.At, 10), ',', '"')
 		if !s.Device.IsZero() {
 			out = append(out, s.Device.String()...)

@@ -174,7 +174,7 @@ func (b *batch) enterFork(ctx context.Context) error {
 	if b.lane, err = scanLane(b.tx.QueryRow(ctx, sqlLockLane, b.orgID, b.device)); err != nil {
 		return err
 	}
-	rows, err := b.tx.Query(ctx, sqlRuns, b.orgID, b.device, int64(first)-MaxBatch, int64(last))
+	rows, err := b.tx.Query(ctx, sqlRuns, b.orgID, b.device, int64(first)-MaxBatch, int64(first), int64(last))
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,9 @@ type batch struct {
 
 func (e *Engine) newBatch(tx *pg.Tx, p *satchel.Principal, in Batch) *batch {
 	return &batch{e: e, tx: tx, in: in, orgID: p.Org, person: p.Person, device: p.Device,
-		now: e.cfg.Now(), rows: map[satchel.ID]*row{}, refused: map[satchel.ID]satchel.ID{}}
+		now: e.cfg.Now(), rows: make(map[satchel.ID]*row, 2*len(in.Mutations)), refused: map[satchel.ID]satchel.ID{},
+		changes: make([]Change, 0, len(in.Mutations)), history: make([]entry, 0, len(in.Mutations)),
+		settled: make([]settledMutation, 0, len(in.Mutations))}
 }
 
 func (e *Engine) newSystemBatch(tx *pg.Tx, m SystemMutation) *batch {
@@ -94,7 +96,7 @@ func (b *batch) load(ctx context.Context) error {
 	if b.source == nil {
 		first, last := b.in.Mutations[0].Number, b.in.Mutations[len(b.in.Mutations)-1].Number
 		q.Queue(sqlLockLane, b.orgID, b.device)
-		q.Queue(sqlRuns, b.orgID, b.device, int64(first)-MaxBatch, int64(last))
+		q.Queue(sqlRuns, b.orgID, b.device, int64(first)-MaxBatch, int64(first), int64(last))
 	} else {
 		q.Queue(sqlSeenKey, b.orgID, b.source.Source, b.source.Key)
 		if k := b.source.kept; k != nil {

@@ -47,10 +47,10 @@ const sqlLockLane = `-- syncengine.LockLane
 SELECT person_id, next, confirmed, was, coalesce(was_below, 0), successor, last_event
 FROM lane WHERE org_id = $1 AND device_id = $2 FOR UPDATE`
 
-// Runs hold at most MaxBatch mutations, so the run of a number begins less than MaxBatch before it.
+// The runs that know of the numbers $4 to $5. They hold at most MaxBatch mutations, so that of $4 begins behind $3.
 const sqlRuns = `-- syncengine.Runs
 SELECT first, ids, verdicts, seq FROM ledger
-WHERE org_id = $1 AND device_id = $2 AND first > $3 AND first <= $4 ORDER BY first`
+WHERE org_id = $1 AND device_id = $2 AND first > $3 AND first <= $5 AND first + cardinality(ids) > $4 ORDER BY first`
 
 const sqlSeenKey = `-- syncengine.SeenKey
 SELECT verdict, seq FROM ledger_source WHERE org_id = $1 AND source = $2 AND key = $3`
