@@ -73,7 +73,7 @@ func (m *Model) kept(ctx context.Context) (all string, attentions map[string]str
 	attentions = map[string]string{}
 	rows, err := m.DB.Query(ctx, `SELECT coalesce(before::text, '') || coalesce(lost::text, '') FROM history WHERE org_id = $1
 		UNION ALL SELECT data::text FROM record WHERE org_id = $1
-		UNION ALL SELECT mutation::text FROM parked WHERE org_id = $1`, m.Org)
+		UNION ALL SELECT mutation::text FROM kept WHERE org_id = $1`, m.Org)
 	if err != nil {
 		return "", nil, err
 	}
