@@ -22,6 +22,7 @@ type cli struct {
 	Bench   benchCmd   `cmd:"" help:"Measure sync beside the floor of the same Postgres."`
 	Sim     simCmd     `cmd:"" help:"Prove the promises of sync on seeded fleets under faults."`
 	Servers serversCmd `cmd:"" hidden:"" help:"The servers' process of bench."`
+	Serve   serveCmd   `cmd:"" hidden:"" help:"A server's process of sim --real."`
 }
 
 // streams are where a command reads and writes.

@@ -62,6 +62,24 @@ func (b *batch) create(kind string, fields satchelclient.Fields) satchel.ID {
 	return id
 }
 
+// Meet writes a field of the oldest account, where all who have it meet; nil = there is none.
+func (h *Hand) Meet() *satchelclient.Batch {
+	list := h.Show("account")
+	field, text := h.Pick("remark", "region", "level", "stage", "phone"), h.Text()
+	if len(list) == 0 {
+		return nil
+	}
+	switch field {
+	case "level":
+		text = h.Pick("a", "b", "c", "d")
+	case "stage":
+		text = h.Pick("contacted", "proposal", "won")
+	}
+	b := new(satchelclient.Batch)
+	b.Patch("account", list[0].ID, satchelclient.Fields{field: text}, satchelclient.Increment("visit_count", 1))
+	return b
+}
+
 // Draw makes a mutation; nil = there is nothing to do it with.
 func (h *Hand) Draw() *satchelclient.Batch {
 	b := &batch{hand: h}

@@ -1,0 +1,132 @@
+package nemesis
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/internal/sim/model"
+)
+
+// check is the last word, when everything has come to rest.
+func (w *world) check() error {
+	owed := map[string][]satchel.ID{}
+	for _, p := range w.phones {
+		for _, m := range p.muts {
+			w.model.Muts[m.ID] = m
+			w.act.Mutations++
+		}
+		owed[p.name] = p.owed()
+		w.act.Add(p.act)
+	}
+	for _, p := range w.phones { // a clone hears of what the other had recorded
+		for _, h := range p.heard {
+			m := w.model.Muts[h.id]
+			if m == nil {
+				w.fail("S2", "%s got a verdict of a mutation that nobody recorded: %s", p.name, h.id)
+				continue
+			}
+			m.Verdicts = append(m.Verdicts, h.verdict)
+		}
+	}
+	o, err := w.model.Office(w.ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.model.CheckLedger(w.ctx, o, owed); err != nil {
+		return err
+	}
+	if err := w.model.CheckPlaces(w.ctx, o); err != nil {
+		return err
+	}
+	if err := w.checkOrder(); err != nil {
+		return err
+	}
+	fresh := map[string]*phone{}
+	defer func() {
+		for _, p := range fresh {
+			p.close()
+		}
+	}()
+	for _, p := range w.phones {
+		w.model.CheckPairs(w.ctx, p.holder())
+		w.model.Compare(w.ctx, p.holder(), o)
+		twin := fresh[p.login]
+		if twin == nil {
+			if twin, err = w.newPhone(1000+2*len(fresh), p.login); err != nil { // an even number keeps its store in memory
+				return err
+			}
+			fresh[p.login] = twin
+			if err := twin.signIn(w.ctx); err != nil {
+				return fmt.Errorf("nemesis: a fresh phone of %s cannot sign in: %w", p.login, err)
+			}
+			if _, err := twin.client.Sync(w.ctx); err != nil {
+				w.fail("S20", "a fresh phone of %s cannot sync: %v", p.login, err)
+			}
+			w.model.Compare(w.ctx, twin.holder(), o)
+		}
+		if got, want := w.model.All(w.ctx, p.holder()), w.model.All(w.ctx, twin.holder()); got != want {
+			w.fail("S13", "%s does not hold what a fresh phone of %s holds: %s", p.name, p.login, model.Difference(got, want))
+		}
+	}
+	return nil
+}
+
+// effect is when a mutation took effect: first, where it was sent more than once.
+type effect struct {
+	seq, number int64
+	device      satchel.ID
+}
+
+// checkOrder proves S3: of each device the numbers have no gap, and each phone's mutations took effect in the order in
+// which they were recorded. Two phones with one store may share a device, and a store that was rolled back begins
+// another life: the order is that of each life.
+func (w *world) checkOrder() error {
+	rows, err := w.stage.pool.Query(w.ctx, `SELECT device_id, first, ids, seq FROM ledger WHERE org_id = $1 ORDER BY device_id, first`, w.org)
+	if err != nil {
+		return err
+	}
+	var device, at satchel.ID
+	var first, next, seq, lastSeq int64
+	var ids []satchel.ID
+	effects := map[satchel.ID]effect{}
+	if _, err := pgx.ForEachRow(rows, []any{&at, &first, &ids, &seq}, func() error {
+		if at != device {
+			device, next, lastSeq = at, 1, 0
+		}
+		if first != next {
+			w.fail("S3", "the ledger of device %s goes on with %d, not %d", device, first, next)
+		}
+		if seq < lastSeq {
+			w.fail("S3", "number %d of device %s took effect at %d, before its predecessor at %d", first, device, seq, lastSeq)
+		}
+		next, lastSeq = first+int64(len(ids)), seq
+		for i, id := range ids {
+			if was, twice := effects[id]; !twice || seq < was.seq {
+				effects[id] = effect{seq, first + int64(i), device}
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	lives := map[string][]*model.Mutation{}
+	for id := range effects {
+		if m := w.model.Muts[id]; m != nil { // S2 tells of others
+			lives[m.Phone] = append(lives[m.Phone], m)
+		}
+	}
+	for _, all := range lives {
+		slices.SortFunc(all, func(a, b *model.Mutation) int { return cmp.Compare(a.Order, b.Order) })
+		for i := 1; i < len(all); i++ {
+			a, b := effects[all[i-1].ID], effects[all[i].ID]
+			if b.seq < a.seq || b.seq == a.seq && b.device == a.device && b.number < a.number {
+				w.fail("S3", "on %s mutation %s was recorded after %s and took effect before it: %+v, %+v", all[i].Phone, all[i].ID, all[i-1].ID, b, a)
+			}
+		}
+	}
+	return nil
+}
