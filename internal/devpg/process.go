@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -135,9 +136,23 @@ func isPostmaster(pid int, data string) bool {
 	return i > 0 && i+1 < len(args) && args[i+1] == data && strings.HasPrefix(filepath.Base(args[0]), "postgres")
 }
 
+// Ports for servers lie below those that systems give to outgoing connections (from 32768 on Linux, 49152 elsewhere), one
+// of which could take the port of a server while it is restarted.
+const (
+	firstPort = 18000
+	lastPort  = 31999
+)
+
 // freePort gives prefer if nothing listens there, else a port that is free just now.
 func freePort(prefer int) (int, error) {
-	for _, port := range []int{prefer, 0} {
+	var tries []int
+	if prefer != 0 {
+		tries = append(tries, prefer)
+	}
+	for range 20 {
+		tries = append(tries, firstPort+rand.IntN(lastPort-firstPort+1))
+	}
+	for _, port := range append(tries, 0) {
 		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
 			continue
