@@ -98,6 +98,20 @@ func TestAnUnknownWorkIsRefusedBeforeAnythingIsDone(t *testing.T) {
 	}
 }
 
+func TestAStormFailsByARepThatIsNotDoneAndByAChangeThatIsNotApplied(t *testing.T) {
+	t.Parallel()
+	for want, one := range map[string]*tally{
+		"":                    {done: 2, counts: map[string]int{"verdicts APPLIED": 2 * batchSize}},
+		"1 of 2 reps":         {done: 1, counts: map[string]int{"verdicts APPLIED": 2 * batchSize}},
+		"1 of 100 changes":    {done: 2, counts: map[string]int{"verdicts APPLIED": 2*batchSize - 1, "verdicts REJECTED": 1}},
+		"100 of 100 changes ": {done: 2},
+	} {
+		if got := one.fault(2); !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+}
+
 func TestAFigureWithABarIsAWorkToo(t *testing.T) {
 	t.Parallel()
 	for name := range bars {

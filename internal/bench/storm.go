@@ -67,7 +67,7 @@ func (l *lab) storm(ctx context.Context) error {
 	f.Fault = tally.fault(len(reps))
 	l.report.add("storm_p50_s", "s", lower, []float64{quantile(tally.took, 0.5)})
 	l.report.add("storm_all_s", "s, until the last is done", lower, []float64{quantile(tally.took, 1)})
-	l.report.add("storm_mutations_per_s", "1/s", higher, []float64{float64(len(tally.took)*batchSize) / cost.wall.Seconds()})
+	l.report.add("storm_mutations_per_s", "1/s", higher, []float64{float64(tally.counts[verdictName(satchelv1.Status_STATUS_APPLIED)]) / cost.wall.Seconds()})
 	l.report.add("storm_peak_mib", "MiB of the server", lower, []float64{float64(peak) / 1024})
 	cost.note("storm", "1,000 mutations", 1000)
 	return nil
@@ -239,7 +239,8 @@ func (n night) request(l *lab, rep stormRep, first int) []byte {
 // tally is what became of the reps.
 type tally struct {
 	mu     sync.Mutex
-	took   []float64 // s from the arrival until the phone is at a checkpoint with all verdicts
+	took   []float64 // s from the arrival until the phone is at a checkpoint with all verdicts, or its time ran out
+	done   int
 	counts map[string]int
 }
 
@@ -249,16 +250,17 @@ func (t *tally) add(counts map[string]int, took time.Duration, done bool) {
 	for name, n := range counts {
 		t.counts[name] += n
 	}
+	t.took = append(t.took, took.Seconds())
 	if done {
-		t.took = append(t.took, took.Seconds())
+		t.done++
 	}
 }
 
 // fault says what was not as it must be.
 func (t *tally) fault(reps int) string {
 	applied := verdictName(satchelv1.Status_STATUS_APPLIED)
-	if len(t.took) != reps {
-		return fmt.Sprintf("%d of %d reps were not done", reps-len(t.took), reps)
+	if t.done != reps {
+		return fmt.Sprintf("%d of %d reps were not done in %s", reps-t.done, reps, stormBound)
 	}
 	if n := t.counts[applied]; n != reps*batchSize {
 		return fmt.Sprintf("%d of %d changes were not applied", reps*batchSize-n, reps*batchSize)
