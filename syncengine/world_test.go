@@ -46,7 +46,13 @@ func newWorld(t *testing.T) *world {
 // newQuietWorld is newWorld for what does not run beside other tests: a fuzz target.
 func newQuietWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, pool: pgtest.New(t), org: satchel.NewID(), people: map[string]satchel.ID{}, teams: map[string]satchel.ID{}}
+	return newWorldOn(t, pgtest.New(t))
+}
+
+// newWorldOn makes a world on a database that is migrated.
+func newWorldOn(t testing.TB, pool *pgxpool.Pool) *world {
+	t.Helper()
+	w := &world{t: t, pool: pool, org: satchel.NewID(), people: map[string]satchel.ID{}, teams: map[string]satchel.ID{}}
 	w.clock.Store(time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC).UnixMilli())
 	var err error
 	if w.jobs, err = jobs.New(w.pool, jobs.Config{Now: w.now}); err != nil {
