@@ -12,6 +12,7 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/access"
+	"github.com/satchel-sync/satchel/internal/mutant"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/schema"
 )
@@ -66,6 +67,7 @@ type batch struct {
 	looked  []string // kept mutations whose attention their author closed
 	writes  writeSet
 
+	early    int64    // the fault SeqFirst's number of the commit
 	newStems []string // of buckets that the batch made
 }
 
@@ -91,6 +93,11 @@ func (e *Engine) newSystemBatch(tx *pg.Tx, m SystemMutation) *batch {
 // load locks the device's row, then the records that the batch names and what they hang under, and reads the rest that
 // the checks need: one round trip.
 func (b *batch) load(ctx context.Context) error {
+	if mutant.On(mutant.SeqFirst) {
+		if err := b.e.cfg.Pool.QueryRow(ctx, sqlNextSeq, b.orgID).Scan(&b.early); err != nil {
+			return err
+		}
+	}
 	records, parents := b.named()
 	var q pgx.Batch
 	if b.source == nil {

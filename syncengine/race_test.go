@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/syncengine"
 )
@@ -329,5 +331,23 @@ func TestS6ARevocationHoldsForTheNextCommit(t *testing.T) {
 	}
 	if n := w.count(`SELECT count(*) FROM record WHERE org_id = $1 AND id = $2`, w.org, late); n != 0 {
 		t.Error("it took effect")
+	}
+}
+
+// The rights change after they were asked and before the commit: an observer stands in for whoever is slow there.
+func TestS6RightsThatAreTakenAwayBeforeTheCommitHold(t *testing.T) {
+	w := newWorld(t)
+	ann := w.phone("Ann")
+	acc := ann.account("A")
+	taken := false
+	w.engine.Observe(func(context.Context, pgx.Tx, []syncengine.Change) error {
+		if !taken {
+			taken = true
+			w.changeRights(`UPDATE person SET roles = '{viewer}' WHERE org_id = $1 AND id = $2`, w.org, w.people["Ann"])
+		}
+		return nil
+	})
+	if v := ann.do(patch("account", acc, 1, map[string]any{"phone": "1"})); v.Reason != satchel.ReasonForbidden || w.record(acc).Text("phone") != "" || !taken {
+		t.Errorf("%+v; the phone is %q", v, w.record(acc).Text("phone"))
 	}
 }

@@ -113,6 +113,10 @@ WHERE c.org_id = $1`
 const sqlNumber = `-- syncengine.Number
 SELECT satchel_number($1, $2)`
 
+// What the planted faults number by.
+const sqlNextSeq = `-- syncengine.NextSeq
+UPDATE org_clock SET seq = seq + 1 WHERE org_id = $1 RETURNING seq`
+
 const sqlHeads = `-- syncengine.Heads
 INSERT INTO head (org_id, bucket, record_id, kind, seq, present)
 SELECT c.org_id, u.bucket, u.record_id, u.kind, c.seq, u.present

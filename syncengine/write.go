@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -74,7 +75,14 @@ func (b *batch) commit(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	before := q.Len()
-	q.Queue(sqlNumber, b.orgID, int64(b.clock.Rights))
+	switch {
+	case mutant.On(mutant.SeqFirst):
+		q.Queue("SELECT $1::bigint", b.early)
+	case mutant.On(mutant.RightsBefore):
+		q.Queue(sqlNextSeq, b.orgID)
+	default:
+		q.Queue(sqlNumber, b.orgID, int64(b.clock.Rights))
+	}
 	b.queueHeads(&q)
 	if err := b.queueLedger(&q); err != nil {
 		return 0, err
@@ -96,6 +104,15 @@ func (b *batch) commit(ctx context.Context) (uint64, error) {
 		err = closeErr
 	}
 	return seq, err
+}
+
+// numbered is a statement that reads the number of the commit from the clock's row. With the fault SeqFirst the number was
+// taken before the work, in a commit of its own.
+func (b *batch) numbered(sql string) string {
+	if mutant.On(mutant.SeqFirst) {
+		return strings.ReplaceAll(sql, "c.seq", strconv.FormatInt(b.early, 10)+"::bigint")
+	}
+	return sql
 }
 
 // bucketNumbers finds the numbers of the buckets in which records must lie, and gives numbers to new ones. A new
@@ -310,10 +327,10 @@ func digest(r *schema.Record) int64 {
 
 func (b *batch) queueHeads(q *pgx.Batch) {
 	if h := &b.writes.heads; h.len() > 0 {
-		q.Queue(sqlHeads, b.orgID, h.buckets, h.records, h.kinds, h.present)
+		q.Queue(b.numbered(sqlHeads), b.orgID, h.buckets, h.records, h.kinds, h.present)
 	}
 	if h := &b.writes.newHeads; h.len() > 0 {
-		q.Queue(sqlNewHeads, b.orgID, h.buckets, h.records, h.kinds, h.present)
+		q.Queue(b.numbered(sqlNewHeads), b.orgID, h.buckets, h.records, h.kinds, h.present)
 	}
 	if len(b.writes.counts) == 0 {
 		return
@@ -331,7 +348,7 @@ func (b *batch) queueHeads(q *pgx.Batch) {
 		nums, kinds = append(nums, k.num), append(kinds, k.kind)
 		counts, sums = append(counts, d.count), append(sums, d.sum)
 	}
-	q.Queue(sqlBuckets, b.orgID, nums, kinds, counts, sums)
+	q.Queue(b.numbered(sqlBuckets), b.orgID, nums, kinds, counts, sums)
 }
 
 func (b *batch) queueHistory(q *pgx.Batch) error {
@@ -392,7 +409,7 @@ func (b *batch) queueLedger(q *pgx.Batch) error {
 		if err != nil {
 			return err
 		}
-		q.Queue(sqlLedgerSource, b.orgID, s.Source, s.Key, string(raw), b.now)
+		q.Queue(b.numbered(sqlLedgerSource), b.orgID, s.Source, s.Key, string(raw), b.now)
 		return nil
 	}
 	ids := make([]satchel.ID, len(b.settled))
@@ -413,7 +430,7 @@ func (b *batch) queueLedger(q *pgx.Batch) error {
 	first := b.settled[0].m.Number
 	b.lane.next = max(b.lane.next, b.settled[len(b.settled)-1].m.end()+1)
 	if !mutant.On(mutant.LedgerForgotten) {
-		q.Queue(sqlLedger, b.orgID, b.device, int64(first), ids, raw, b.now)
+		q.Queue(b.numbered(sqlLedger), b.orgID, b.device, int64(first), ids, raw, b.now)
 	}
 	q.Queue(sqlAdvanceLane, b.orgID, b.device, int64(b.lane.next), int64(min(b.in.Confirmed, b.lane.next-1)), b.lane.lastEvent,
 		b.now, b.in.Outbox.Count, oldest(b.in.Outbox), int64(b.in.Outbox.MediaBytes))
