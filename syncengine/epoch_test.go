@@ -311,4 +311,3 @@ func TestS18APromotedStandbyThatLackedCommitsIsNoticedAtTheFirstConnection(t *te
 		t.Errorf("Ann is told %+v, not what came after %d", got, cut)
 	}
 }
-

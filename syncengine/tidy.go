@@ -11,6 +11,7 @@ import (
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/internal/jobs"
 	"github.com/satchel-sync/satchel/schema"
+	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
 
 // What nobody can ask for any more goes, once a day and organisation: tombstones behind the horizon (S17), runs of the
@@ -193,10 +194,13 @@ SELECT DISTINCT b.num FROM bucket b, org_clock c
 WHERE b.org_id = $1 AND c.org_id = $1 AND b.last_seq > c.swept AND b.num >= $2 ORDER BY b.num LIMIT 1000`
 
 const sqlSweepHeads = `-- syncengine.SweepHeads
-SELECT h.seq, h.record_id, h.present, coalesce(r.deleted, true)
-FROM (SELECT h.seq, h.record_id, h.present FROM head h, org_clock c WHERE h.org_id = $1 AND c.org_id = $1 AND h.bucket = $2
-    AND h.seq > c.swept AND (h.seq, h.record_id) > ($3, $4) AND h.seq <= $5 ORDER BY h.seq, h.record_id LIMIT $6) h
-LEFT JOIN record r ON r.org_id = $1 AND r.id = h.record_id ORDER BY h.seq, h.record_id`
+SELECT h.seq, h.record_id, h.present,
+  coalesce((SELECT r.deleted FROM record r WHERE r.org_id = $1 AND r.id = h.record_id), true) -- never joined: that read all
+FROM head h WHERE h.org_id = $1 AND h.bucket = $2 AND (h.seq, h.record_id) > ($3, $4) AND h.seq <= $5
+ORDER BY h.seq, h.record_id LIMIT $6`
+
+const sqlSweptTo = `-- syncengine.SweptTo
+SELECT swept FROM org_clock WHERE org_id = $1`
 
 const sqlSwept = `-- syncengine.Swept
 UPDATE org_clock SET horizon = greatest(horizon, $2), swept = greatest(swept, $2) WHERE org_id = $1`
@@ -204,6 +208,10 @@ UPDATE org_clock SET horizon = greatest(horizon, $2), swept = greatest(swept, $2
 // sweep deletes heads that left and records that were deleted, all at or behind the horizon, from the place of the
 // arguments on.
 func (e *Engine) sweep(ctx context.Context, org satchel.ID, at tidyArgs) error {
+	var swept uint64
+	if err := e.cfg.Pool.QueryRow(ctx, sqlSweptTo, org).Scan(&swept); err != nil {
+		return err
+	}
 	for pieces := 0; ; {
 		nums, err := collect[int64](ctx, e, sqlSweepBuckets, org, at.Bucket)
 		if err != nil {
@@ -216,6 +224,9 @@ func (e *Engine) sweep(ctx context.Context, org satchel.ID, at tidyArgs) error {
 		for _, num := range nums {
 			if num > at.Bucket {
 				at = tidyArgs{To: at.To, Bucket: num}
+			}
+			if at.Seq < swept { // what is left of an older sweep is live
+				at.Seq, at.Record = swept, cursor.LastRecord
 			}
 			for more := true; more; pieces++ {
 				if pieces == sweepRun {
