@@ -35,6 +35,7 @@ type call struct {
 	cause     error  // of an internal error, for the log
 	body      *boundedBody
 	response  *http.ResponseController
+	leave     func() // ends what the call was let in to; nil = nothing
 }
 
 type callKey struct{}
@@ -83,6 +84,14 @@ func (s *Server) gate(ctx context.Context, spec connect.Spec, _ connect.Peer, he
 	}
 	if open(spec.Procedure) {
 		return ctx, nil
+	}
+	if spec.Procedure == satchelv1connect.SyncServiceSyncProcedure {
+		if c.leave, err = s.reading.enter(ctx); err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		if c.body != nil {
+			c.body.begin = time.Now() // while it waited, nobody asked for the body
+		}
 	}
 	authCtx, cancel := context.WithTimeout(ctx, gateTime)
 	defer cancel()
@@ -166,6 +175,13 @@ func (s *Server) guard(validator protovalidate.Validator) connect.UnaryIntercept
 			defer cancel()
 			if err := valid(validator, req.Any()); err != nil {
 				return nil, err
+			}
+			if req.Spec().Procedure == satchelv1connect.SyncServiceSyncProcedure {
+				leave, err := s.working.enter(ctx)
+				if err != nil {
+					return nil, err
+				}
+				defer leave()
 			}
 			return next(ctx, req)
 		}

@@ -64,6 +64,9 @@ func (s *Server) calls(next http.Handler) http.Handler {
 				}
 				c.code = "internal"
 			}
+			if c.leave != nil {
+				c.leave()
+			}
 			s.observe(r, c, rec.status)
 		}()
 		next.ServeHTTP(rec, r)

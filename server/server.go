@@ -153,6 +153,9 @@ type Config struct {
 	// MinProtocol is the lowest value of Satchel-Protocol that is served; 0 = 1. An app below it is told to upgrade; what
 	// it has recorded is taken and kept.
 	MinProtocol uint32
+	// SyncsAtOnce is how many Syncs are worked on at once, the others wait for their turn: as many as the pool has
+	// connections; 0 = 10.
+	SyncsAtOnce int
 	// Dev turns gRPC reflection on.
 	Dev bool
 	// DrainDelay is how long calls are still taken after /readyz began to say no, so that a load balancer can look away.
@@ -179,6 +182,8 @@ type Server struct {
 	contacts   *contacts
 	repairs    *repairs
 	waits      *waits
+	reading    *admission // Syncs whose bodies are read
+	working    *admission // Syncs that are applied and answered
 }
 
 // New makes a server; it does not listen yet. It fails when a required part of cfg is missing, an origin is no origin,
@@ -197,10 +202,14 @@ func New(cfg Config) (*Server, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.MinProtocol = max(cfg.MinProtocol, 1)
+	if cfg.SyncsAtOnce <= 0 {
+		cfg.SyncsAtOnce = 10
+	}
 	s := &Server{cfg: cfg, log: cfg.Logger, metrics: newMetrics(), grace: bodyGrace}
 	s.drain, s.endWaits = context.WithCancel(context.Background())
 	s.contacts = newContacts(cfg.Engine, cfg.Now, cfg.Logger)
 	s.waits, s.repairs = &waits{n: map[satchel.ID]int{}}, newRepairs()
+	s.reading, s.working = newAdmission(syncsRead, syncsWait), newAdmission(cfg.SyncsAtOnce, syncsRead)
 	if cfg.TLSCert != "" {
 		s.certs = &certs{certFile: cfg.TLSCert, keyFile: cfg.TLSKey, log: cfg.Logger, now: cfg.Now}
 		if err := s.certs.load(); err != nil {

@@ -145,6 +145,7 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 		Engine: a.Engine, Forker: a.Engine, Identity: a.Identity, Media: a.Media, Push: addresses{a.Push}, Approval: approvals{a.Approval}, Desk: a.Desk, Repairer: a.Engine, Ready: a.ready,
 		Origins: cfg.Origins, TrustProxy: cfg.TrustProxy, TLSCert: cfg.TLSCert, TLSKey: cfg.TLSKey,
 		MetricsPublic: cfg.MetricsPublic, Dev: cfg.Dev, DrainDelay: cfg.DrainDelay, MinProtocol: cfg.MinProtocol, Tracer: cfg.Tracer, Now: now, Logger: log,
+		SyncsAtOnce: int(cfg.Pool.Config().MaxConns),
 	}); err != nil {
 		return nil, fmt.Errorf("app.New: %w", err)
 	}

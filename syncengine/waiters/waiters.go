@@ -24,7 +24,6 @@ type Waiter struct {
 	org   satchel.ID
 	nums  []int64
 	stems []string
-	once  sync.Once
 	ch    chan struct{}
 }
 
@@ -66,14 +65,22 @@ func join[K comparable](m map[K]map[*Waiter]struct{}, k K, w *Waiter) {
 	m[k][w] = struct{}{}
 }
 
-// Forget takes a waiter out.
+// Forget takes a waiter out; one that was woken is out already.
 func (ws *Waiters) Forget(w *Waiter) {
+	select {
+	case <-w.ch:
+		return
+	default:
+	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	o := ws.orgs[w.org]
-	if o == nil {
-		return
+	if o := ws.orgs[w.org]; o != nil {
+		ws.remove(o, w)
 	}
+}
+
+// remove takes a waiter out; the caller holds the lock.
+func (ws *Waiters) remove(o *orgWaiters, w *Waiter) {
 	delete(o.all, w)
 	for _, n := range w.nums {
 		if delete(o.byNum[n], w); len(o.byNum[n]) == 0 {
@@ -85,52 +92,53 @@ func (ws *Waiters) Forget(w *Waiter) {
 			delete(o.byStem, s)
 		}
 	}
-	if len(o.all) == 0 {
+	if len(o.all) == 0 && ws.orgs[w.org] == o {
 		delete(ws.orgs, w.org)
 	}
 }
 
-func (w *Waiter) wake() { w.once.Do(func() { close(w.ch) }) }
+// wake takes out those whom pick names, and wakes them when the lock is free again: a thousand that wake run at once.
+func (ws *Waiters) wake(org satchel.ID, pick func(o *orgWaiters, take func(map[*Waiter]struct{}))) {
+	var woken []*Waiter
+	ws.mu.Lock()
+	if o := ws.orgs[org]; o != nil {
+		pick(o, func(some map[*Waiter]struct{}) {
+			from := len(woken)
+			for w := range some {
+				woken = append(woken, w)
+			}
+			for _, w := range woken[from:] {
+				ws.remove(o, w)
+			}
+		})
+	}
+	ws.mu.Unlock()
+	for _, w := range woken {
+		close(w.ch)
+	}
+}
 
 // Wake wakes who follows one of the buckets.
 func (ws *Waiters) Wake(org satchel.ID, nums []int64) {
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
-	o := ws.orgs[org]
-	if o == nil {
-		return
-	}
-	for _, n := range nums {
-		for w := range o.byNum[n] {
-			w.wake()
+	ws.wake(org, func(o *orgWaiters, take func(map[*Waiter]struct{})) {
+		for _, n := range nums {
+			take(o.byNum[n])
 		}
-	}
+	})
 }
 
 // WakeStems wakes who follows buckets that have just come to be.
 func (ws *Waiters) WakeStems(org satchel.ID, stems []string) {
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
-	o := ws.orgs[org]
-	if o == nil {
-		return
-	}
-	for _, s := range stems {
-		for w := range o.byStem[s] {
-			w.wake()
+	ws.wake(org, func(o *orgWaiters, take func(map[*Waiter]struct{})) {
+		for _, s := range stems {
+			take(o.byStem[s])
 		}
-	}
+	})
 }
 
 // WakeOrg wakes everybody of an organisation: rights or the schema have changed.
 func (ws *Waiters) WakeOrg(org satchel.ID) {
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
-	if o := ws.orgs[org]; o != nil {
-		for w := range o.all {
-			w.wake()
-		}
-	}
+	ws.wake(org, func(o *orgWaiters, take func(map[*Waiter]struct{})) { take(o.all) })
 }
 
 // Snapshot lists the organisations that have waiters and what this replica has woken for.
