@@ -27,8 +27,38 @@ const (
 	maxCalls    = 10_000 // of one pull
 )
 
-// meter counts what passes over a device's connections, headers and all.
-type meter struct{ sent, received atomic.Int64 }
+// meter counts what passes over a device's connections, headers and all, and of that the bodies as they travel.
+type meter struct{ sent, received, bodies atomic.Int64 }
+
+// bodyMeter counts bodies as they travel.
+type bodyMeter struct {
+	http.RoundTripper
+	m *meter
+}
+
+// RoundTrip counts both bodies while they are read.
+func (b bodyMeter) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil && r.Body != http.NoBody {
+		r = r.Clone(r.Context())
+		r.Body = meteredBody{r.Body, b.m}
+	}
+	res, err := b.RoundTripper.RoundTrip(r)
+	if err == nil {
+		res.Body = meteredBody{res.Body, b.m}
+	}
+	return res, err
+}
+
+type meteredBody struct {
+	io.ReadCloser
+	m *meter
+}
+
+func (b meteredBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.m.bodies.Add(int64(n))
+	return n, err
+}
 
 type meteredConn struct {
 	net.Conn
@@ -50,7 +80,7 @@ func (c meteredConn) Write(p []byte) (int, error) {
 // httpClient keeps one HTTP/1.1 connection, as a phone does.
 func httpClient(m *meter) *http.Client {
 	dialer := &net.Dialer{Timeout: callTimeout}
-	return &http.Client{Timeout: callTimeout, Transport: &http.Transport{
+	transport := &http.Transport{
 		DisableCompression: true, MaxConnsPerHost: 1,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, network, addr)
@@ -59,8 +89,12 @@ func httpClient(m *meter) *http.Client {
 			}
 			return meteredConn{conn, m}, nil
 		},
-	}}
+	}
+	return &http.Client{Timeout: callTimeout, Transport: bodyMeter{transport, m}}
 }
+
+// CloseIdleConnections lets http.Client close them.
+func (b bodyMeter) CloseIdleConnections() { b.RoundTripper.(*http.Transport).CloseIdleConnections() }
 
 // device is a phone that keeps nothing but its place. It belongs to one goroutine.
 type device struct {

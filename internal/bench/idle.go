@@ -85,7 +85,7 @@ func (l *lab) idle(ctx context.Context) error {
 }
 
 // visitBytes is what one logged visit takes on the line, both ways, on a connection that stands: the mutation with the
-// phone's cursor, the verdict and the page on which the visit comes back.
+// phone's cursor, the verdict and the page on which the visit comes back, as its rev and what the server added (S15).
 func (l *lab) visitBytes(ctx context.Context) error {
 	rep := pusherReps(l.w, 1)[0]
 	d, err := signIn(ctx, l.product.HTTP, l.w.Slug, dataset.RepLogin(rep), true)
@@ -96,12 +96,12 @@ func (l *lab) visitBytes(ctx context.Context) error {
 	if _, err := d.pull(ctx, 0); err != nil {
 		return err
 	}
-	var all, sent, received, bodies []float64
+	var all, sent, received, packed, bodies []float64
 	for range 10 * l.mode.Pairs {
 		now := time.Now()
-		in := &satchelv1.SyncRequest{Cursor: d.cursor, Confirmed: d.next - 1, Outbox: &satchelv1.Outbox{Count: 1, OldestMs: now.UnixMilli()},
+		in := &satchelv1.SyncRequest{Cursor: d.cursor, Confirmed: d.next - 1, CompletesRows: true, Outbox: &satchelv1.Outbox{Count: 1, OldestMs: now.UnixMilli()},
 			Mutations: []*satchelv1.Mutation{l.visitMutation(d, l.w, rep, satchel.NewID(), now)}}
-		up, down := d.meter.sent.Load(), d.meter.received.Load()
+		up, down, body := d.meter.sent.Load(), d.meter.received.Load(), d.meter.bodies.Load()
 		out, err := d.call(ctx, in)
 		if err != nil {
 			return err
@@ -115,9 +115,11 @@ func (l *lab) visitBytes(ctx context.Context) error {
 		d.cursor = out.Page.Cursor
 		s, r := float64(d.meter.sent.Load()-up), float64(d.meter.received.Load()-down)
 		all, sent, received = append(all, s+r), append(sent, s), append(received, r)
+		packed = append(packed, float64(d.meter.bodies.Load()-body))
 		bodies = append(bodies, sizeOf(in)+sizeOf(out))
 	}
-	l.report.add("wire_bytes_per_visit", "bytes, headers and all, gzip", lower, all)
+	l.report.add("wire_bytes_per_visit", "bytes of both bodies as they travel, gzip", lower, packed)
+	l.report.add("wire_bytes_with_headers", "bytes, HTTP/1.1 headers and all", lower, all)
 	l.report.add("wire_bytes_sent", "bytes", lower, sent)
 	l.report.add("wire_bytes_received", "bytes", lower, received)
 	l.report.add("visit_bodies_bytes", "bytes of both messages, not compressed", lower, bodies)
