@@ -27,14 +27,19 @@ func (s *Server) Backup(ctx context.Context) (*Backup, error) {
 	return &Backup{c}, nil
 }
 
-// Start gives a Postgres on the backup, with the settings of the server that it was taken from. A backup starts once:
-// the server that it gives changes it, and its Stop removes it.
+// Start gives a Postgres on the backup, with the settings of the server that it was taken from, recovered as from an
+// archive: on a new timeline. A backup starts once: the server that it gives changes it, and its Stop removes it.
 func (b *Backup) Start(ctx context.Context) (*Server, error) {
 	if b.copied == nil {
 		return nil, errors.New("devpg: the backup was started already")
 	}
 	s := b.copied
 	b.copied = nil
+	s.cfg.Settings["restore_command"] = "false" // the archive has nothing more than the backup
+	if err := s.who.write(filepath.Join(s.data(), "recovery.signal"), ""); err != nil {
+		s.discard()
+		return nil, err
+	}
 	return s.launchCopy(ctx)
 }
 

@@ -46,6 +46,19 @@ func count(t *testing.T, url string) (n int) {
 	return n
 }
 
+func timeline(t *testing.T, url string) (n int) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(t.Context(), "select ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 func TestABackupHoldsWhatWasThereWhenItWasTaken(t *testing.T) {
 	t.Parallel()
 	s := replicating(t)
@@ -60,6 +73,9 @@ func TestABackupHoldsWhatWasThereWhenItWasTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = old.Stop(context.Background()) }()
+	if was, is := timeline(t, s.URL()), timeline(t, old.URL()); is <= was {
+		t.Errorf("the restored database is on timeline %d, the one that was copied on %d", is, was)
+	}
 	if now, then := count(t, s.URL()), count(t, old.URL()); now != 2 || then != 1 {
 		t.Errorf("now there are %d, the backup has %d", now, then)
 	}

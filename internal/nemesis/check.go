@@ -3,11 +3,13 @@ package nemesis
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
 
 	satchel "github.com/satchel-sync/satchel"
+	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
 	"github.com/satchel-sync/satchel/internal/sim/model"
 )
 
@@ -15,6 +17,9 @@ import (
 func (w *world) check() error {
 	owed := map[string][]satchel.ID{}
 	for _, p := range w.phones {
+		if w.stage.restored {
+			p.hearAgain()
+		}
 		for _, m := range p.muts {
 			w.model.Muts[m.ID] = m
 			w.act.Mutations++
@@ -30,6 +35,11 @@ func (w *world) check() error {
 				continue
 			}
 			m.Verdicts = append(m.Verdicts, h.verdict)
+		}
+	}
+	if w.stage.restored {
+		if err := w.forgetRefused(owed); err != nil {
+			return err
 		}
 	}
 	o, err := w.model.Office(w.ctx)
@@ -72,6 +82,52 @@ func (w *world) check() error {
 			w.fail("S13", "%s does not hold what a fresh phone of %s holds: %s", p.name, p.login, model.Difference(got, want))
 		}
 	}
+	return nil
+}
+
+// hearAgain takes the phone's log as it is now: what a restored database had lost was offered again, and has the fate that
+// it met then.
+func (p *phone) hearAgain() {
+	before, act := p.heard, p.act
+	p.heard, p.read = nil, 0
+	p.learn()
+	p.act = act
+	now := map[satchel.ID]*satchelv1.Verdict{}
+	for _, h := range p.heard {
+		now[h.id] = h.verdict
+	}
+	for _, h := range before {
+		if v := now[h.id]; v != nil && v.Status != h.verdict.Status {
+			p.w.tracef("after the restore %s of %s is %s %s, and was %s", h.id, p.name, v.Status, v.Reason, h.verdict.Status)
+		}
+	}
+}
+
+// forgetRefused leaves out what a restored database does not know and phones do not offer it again: what had been refused.
+// Its person was told, and the phone's log still has it.
+func (w *world) forgetRefused(owed map[string][]satchel.ID) error {
+	rows, err := w.stage.pool.Query(w.ctx, `SELECT unnest(ids) FROM ledger WHERE org_id = $1`, w.org)
+	if err != nil {
+		return err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[satchel.ID])
+	if err != nil {
+		return err
+	}
+	known := map[satchel.ID]bool{}
+	for _, id := range ids {
+		known[id] = true
+	}
+	gone := func(id satchel.ID) bool {
+		m := w.model.Muts[id]
+		return m != nil && !known[id] && len(m.Verdicts) > 0 && !slices.ContainsFunc(m.Verdicts, func(v *satchelv1.Verdict) bool {
+			return v.Status != satchelv1.Status_STATUS_REJECTED && v.Status != satchelv1.Status_STATUS_STALE
+		})
+	}
+	for phone := range owed {
+		owed[phone] = slices.DeleteFunc(owed[phone], gone)
+	}
+	maps.DeleteFunc(w.model.Muts, func(id satchel.ID, _ *model.Mutation) bool { return gone(id) })
 	return nil
 }
 

@@ -43,6 +43,30 @@ func TestAfterAFailoverEveryAcknowledgedMutationIsThereOnce(t *testing.T) {
 	}
 }
 
+// S18, with servers that stay up: what was acknowledged after the backup comes from the phones again, and takes effect once.
+func TestAfterABackupIsRestoredPhonesBringBackWhatItDoesNotHave(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("a backup, a restore and a fleet: 10 seconds")
+	}
+	s, err := raise(t.Context(), server, aFrontman, durable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.strike()
+	r := runOn(t.Context(), s, 1, []event{
+		{number: 1, at: 700 * time.Millisecond, what: restoreOld, last: 1300 * time.Millisecond},
+		{number: 2, at: 1500 * time.Millisecond, what: partition, target: 3, last: 1200 * time.Millisecond, up: drop, down: drop},
+	}, false, verbose())
+	t.Log(r.act)
+	if r.err != nil || !s.restored {
+		t.Error(s.restored, r.err)
+	}
+	for _, f := range r.failures {
+		t.Error(f)
+	}
+}
+
 // S1: a commit of which nobody knows whether the standby has it is no verdict, however its wait was cut short.
 func TestACommitWhoseWaitForAStandbyWasCutShortIsNoVerdict(t *testing.T) {
 	t.Parallel()

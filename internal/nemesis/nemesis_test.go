@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // TestMain lets a test start this binary again as a server's process.
@@ -19,6 +21,19 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	if len(os.Args) == 2 && os.Args[1] == "raise" { // a stage whose first server is stopped, until it is killed
+		s, err := raise(context.Background(), server, nothing, durable)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		for _, r := range s.replicas {
+			fmt.Println(r.proc.Process.Pid)
+		}
+		s.replicas[0].signal(syscall.SIGSTOP)
+		fmt.Println(s.db.Home())
+		select {}
 	}
 	os.Exit(m.Run())
 }
@@ -43,6 +58,39 @@ func TestProcessesThatDieLoseNothing(t *testing.T) {
 	}
 	if total.Failed > 0 || total.Passed != 1 || total.Activity.Kills == 0 || total.Activity.RightsChanged == 0 {
 		t.Errorf("%d passed, %d failed: %s", total.Passed, total.Failed, total.Activity)
+	}
+}
+
+func TestEverythingEndsWithASimulatorThatIsKilled(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(os.Args[0], "raise")
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids [replicas]int
+	var home string
+	if _, err := fmt.Fscan(out, &pids[0], &pids[1], &home); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	gone := func() bool {
+		for _, pid := range pids {
+			if syscall.Kill(pid, 0) == nil {
+				return false
+			}
+		}
+		_, err := os.Stat(home)
+		return os.IsNotExist(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); !gone(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("processes %v or the folder %s are still there", pids, home)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/satchel-sync/satchel/identity"
 	"github.com/satchel-sync/satchel/internal/app"
 	"github.com/satchel-sync/satchel/internal/pg"
+	"github.com/satchel-sync/satchel/syncengine"
 )
 
 // orders is the one line that a server's process reads. It comes by a pipe, for the address has a password.
@@ -50,7 +51,7 @@ func Serve(ctx context.Context, in io.Reader, out, errs io.Writer) error {
 	if err != nil {
 		return errors.New("nemesis: no orders came; `satchel-lab sim --real` starts this process")
 	}
-	pool, err := pg.Open(ctx, o.DatabaseURL, pg.Options{AppName: appName(o.Replica)})
+	pool, err := pg.Open(ctx, o.DatabaseURL, pg.Options{AppName: appName(o.Replica), OnConnect: syncengine.CheckLine})
 	if err != nil {
 		return err
 	}

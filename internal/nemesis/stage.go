@@ -20,6 +20,7 @@ import (
 	"github.com/satchel-sync/satchel/internal/devpg"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/migrations"
+	"github.com/satchel-sync/satchel/syncengine"
 )
 
 // stage is where seeds are run: a Postgres, the replicas' processes, and the office, which is the product once more in
@@ -37,6 +38,7 @@ type stage struct {
 	office   *app.App
 	ahead    atomic.Int64 // nanoseconds that the office's clock is ahead
 	orgs     int          // so far
+	restored bool         // a backup took the place of Postgres
 	dead     bool         // something could not be brought up again
 }
 
@@ -83,7 +85,7 @@ func raise(ctx context.Context, server func(context.Context) *exec.Cmd, with beh
 		}
 		s.url = strings.Replace(s.db.TCPURL(), hostOf(s.db.TCPURL()), s.front.l.Addr().String(), 1)
 	}
-	if s.pool, err = pg.Open(ctx, s.url, pg.Options{AppName: "satchel sim model", MaxConns: 5}); err != nil {
+	if s.pool, err = pg.Open(ctx, s.url, pg.Options{AppName: "satchel sim model", MaxConns: 5, OnConnect: syncengine.CheckLine}); err != nil {
 		return s, err
 	}
 	if err := migrations.Up(ctx, s.pool); err != nil {
@@ -169,7 +171,7 @@ func (s *stage) restoreBackup(ctx context.Context) error {
 	}
 	s.front.mu.Lock() // its target reads db
 	old := s.db
-	s.db, s.backup = fresh, nil
+	s.db, s.backup, s.restored = fresh, nil, true
 	s.front.mu.Unlock()
 	s.front.cut()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
