@@ -5,8 +5,29 @@ import (
 	"testing"
 
 	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/internal/pgtest"
 	"github.com/satchel-sync/satchel/syncengine"
 )
+
+// worlds gives each try of a fuzz target its world: the same one fifty times, then a fresh one on the same database, for
+// each phone pulls all that the tries before it made. One try at a time runs in a process.
+func worlds(f *testing.F) func(t *testing.T) *world {
+	f.Helper()
+	pool := pgtest.New(f)
+	var w *world
+	tries := 0
+	return func(t *testing.T) *world {
+		if tries%50 == 0 {
+			if _, err := pool.Exec(context.Background(), `UPDATE org SET slug = org_id::text`); err != nil {
+				t.Fatal(err)
+			}
+			w = newWorldOn(t, pool)
+		}
+		tries++
+		w.t = t
+		return w
+	}
+}
 
 // FuzzQueue sends what a device's queue could hold, or a broken one: edits, creations, skips, envelopes, bytes that are no
 // mutation, under the number expected, a later one, one that is used up, or the largest; and any of it again. Whatever
@@ -16,9 +37,9 @@ func FuzzQueue(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 0, 3, 2, 0, 9, 3, 0, 0, 4, 0, 0, 5, 0, 0})
 	f.Add([]byte{2, 0, 255, 0, 1, 0, 0, 2, 1, 2, 0, 0, 6, 0, 0, 0, 0, 0})
 	f.Add([]byte{2, 3, 200, 0, 3, 0, 1, 4, 7, 2, 0, 254, 6, 1, 0, 3, 0, 3})
-	w := newQuietWorld(f)
+	world := worlds(f)
 	f.Fuzz(func(t *testing.T, draws []byte) {
-		w.t = t // one target at a time in a process
+		w := world(t)
 		ann := w.phone("Ann")
 		acc := ann.account("x") // number 1
 		expected := uint64(2)

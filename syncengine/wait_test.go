@@ -100,9 +100,9 @@ func FuzzMutation(f *testing.F) {
 	f.Add(byte(3), "visit", []byte(`[]`), []byte(`{`), "x", uint64(1), uint64(0), "", "", int64(0), true)
 	f.Add(byte(4), "quote", []byte(nil), []byte(`{"a":1e400}`), "approval.submit", uint64(1), uint64(1)<<63, "subject", "b", int64(7), false)
 	f.Add(byte(9), "attention", []byte(`{"open":false,"items":[]}`), []byte(`{}`), "\xff", uint64(1), uint64(1), "items", "", int64(0), true)
-	w := newQuietWorld(f)
+	world := worlds(f)
 	f.Fuzz(func(t *testing.T, action byte, kind string, fields, args []byte, name string, base, number uint64, field, element string, by int64, standing bool) {
-		w.t = t // one target at a time in a process
+		w := world(t)
 		ann := w.phone("Ann")
 		acc := ann.account("x")
 		op := syncengine.Op{Action: syncengine.Action(action), Record: satchel.NewID(), Kind: kind, BaseRev: base, Fields: fields, Args: args, Name: name}
