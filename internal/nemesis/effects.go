@@ -148,7 +148,7 @@ func (w *world) rights(choice uint64) {
 	r := rand.New(rand.NewPCG(choice, 1))
 	name := movable[r.IntN(len(movable))]
 	patch := identity.PersonPatch{Person: w.people[name]}
-	told := "?"
+	var told string
 	var err error
 	for range 5 { // Postgres may be away
 		switch n := r.IntN(10); {

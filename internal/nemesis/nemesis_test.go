@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 			fmt.Println(r.proc.Process.Pid)
 		}
 		s.replicas[0].signal(syscall.SIGSTOP)
-		fmt.Println(s.db.Home())
+		fmt.Println(s.db.Home(), s.dir)
 		select {}
 	}
 	os.Exit(m.Run())
@@ -72,10 +72,11 @@ func TestEverythingEndsWithASimulatorThatIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	var pids [replicas]int
-	var home string
-	if _, err := fmt.Fscan(out, &pids[0], &pids[1], &home); err != nil {
+	var home, dir string
+	if _, err := fmt.Fscan(out, &pids[0], &pids[1], &home, &dir); err != nil {
 		t.Fatal(err)
 	}
+	defer os.RemoveAll(dir) // files of phones stay in the temporary folder
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	gone := func() bool {

@@ -307,12 +307,12 @@ func (p *phone) drawn(ctx context.Context) {
 	case n < 62:
 		p.put(ctx, p.hand.Draw())
 		if n%3 == 0 {
-			p.sync(ctx, p.client.SyncOnce)
+			_, _ = p.sync(ctx, p.client.SyncOnce) // sync itself looks at what came of it
 		}
 	case n < 86:
-		p.sync(ctx, p.client.SyncOnce)
+		_, _ = p.sync(ctx, p.client.SyncOnce) // sync itself looks at what came of it
 	case n < 94:
-		p.sync(ctx, p.client.Sync)
+		_, _ = p.sync(ctx, p.client.Sync) // sync itself looks at what came of it
 	default:
 		p.net.CloseIdleConnections() // the next call goes to the other replica
 		p.idle(ctx)
@@ -327,7 +327,7 @@ func (p *phone) idle(ctx context.Context) {
 	if errors.Is(err, satchelclient.ErrSignInAgain) {
 		p.again(ctx)
 	}
-	p.sync(ctx, p.client.SyncOnce)
+	_, _ = p.sync(ctx, p.client.SyncOnce) // sync itself looks at what came of it
 }
 
 // put records what the person does; nil = nothing.

@@ -25,16 +25,13 @@ type replica struct {
 	mu      sync.Mutex // guards what follows
 	address string     // "" = it does not run
 	proc    *exec.Cmd
-	in      io.Closer
+	in      io.Closer     // held open: the process ends when it closes
 	ended   chan struct{} // closed when proc has ended
 	wanted  bool          // its end is no surprise
 	broken  string        // how it ended by itself, after it had been ready
 }
 
-const (
-	replicaStart = 30 * time.Second // to answer, restarts of Postgres included
-	replicaEnd   = 5 * time.Second
-)
+const replicaStart = 30 * time.Second // to answer, restarts of Postgres included
 
 // at gives the address; "" = it does not run.
 func (r *replica) at() string {
@@ -129,23 +126,6 @@ func (r *replica) kill() {
 	}
 	_ = proc.Process.Kill() // an error: it has ended
 	<-ended
-}
-
-// end lets the process end in good order, by force when it does not.
-func (r *replica) end() {
-	r.mu.Lock()
-	proc, in, ended := r.proc, r.in, r.ended
-	r.wanted = true
-	r.mu.Unlock()
-	if proc == nil {
-		return
-	}
-	_ = in.Close()
-	select {
-	case <-ended:
-	case <-time.After(replicaEnd):
-		r.kill()
-	}
 }
 
 // signal stops (SIGSTOP) or goes on (SIGCONT).

@@ -1,0 +1,20 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestEventsAreKeptOfOneSeedOnly(t *testing.T) {
+	t.Parallel()
+	if status, _, errs := lab("sim", "--real", "--keep", "3,9"); status != 1 || !strings.Contains(errs, "--seed") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+}
+
+func TestAServersProcessOfSimSaysWhoStartsIt(t *testing.T) {
+	t.Parallel()
+	if status, _, errs := lab("serve"); status != 1 || !strings.Contains(errs, "satchel-lab sim --real") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+}
