@@ -540,6 +540,16 @@ func TestS9ARecordTakesOverWhatItLacksAndNamesTheRest(t *testing.T) {
 	}
 }
 
+func TestS9WhatBothCountedAddsUpAlsoWhereItIsAsMany(t *testing.T) {
+	t.Parallel()
+	thing, _ := things(t)
+	into, from := made(t, thing, map[string]any{"hits": whole(3)}), made(t, thing, map[string]any{"hits": whole(3)})
+	got := schema.Unite(thing, into, from, schema.Edit{At: 9, Device: device(2), Number: 1})
+	if got.Record.Data["hits"] != whole(6) {
+		t.Errorf("%v", got.Record.Data)
+	}
+}
+
 func TestS9ABlindEditHasSeenNothingNotEvenTheDevicesOwnWord(t *testing.T) {
 	t.Parallel()
 	thing, brittle := things(t)

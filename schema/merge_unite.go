@@ -26,16 +26,17 @@ func Unite(k *Kind, into, from *Record, e Edit) Merged {
 	var lost []Value
 	for _, f := range k.ordered {
 		v := from.Data[f.Name]
-		if _, set := given[f.Name]; set || v == nil || Equal(v, into.Data[f.Name]) {
+		counts := f.Merge == Counter && f.Type == Integer // also as many: both were counted
+		if _, set := given[f.Name]; set || v == nil || !counts && Equal(v, into.Data[f.Name]) {
 			continue
 		}
 		old := into.Data[f.Name]
 		switch {
 		case f.Type == Set && f.Group == "":
 			e.Sets = append(e.Sets, SetEdit{Field: f.Name, Add: elementsOf(v)})
-		case f.Merge == Counter && f.Type == Integer:
+		case counts:
 			n, _ := v.(json.Number)
-			if by, err := n.Int64(); err == nil {
+			if by, err := n.Int64(); err == nil && by != 0 {
 				e.Increments = append(e.Increments, Increment{Field: f.Name, By: by})
 			}
 		case old == nil && !k.grouped(into, f), old != nil && f.Group == "" && f.Merge == Min && compare(v, old) < 0,
@@ -55,7 +56,7 @@ func Unite(k *Kind, into, from *Record, e Edit) Merged {
 		got = Merged{Record: into}
 	}
 	for _, f := range k.ordered {
-		if v := from.Data[f.Name]; v != nil && !Equal(v, into.Data[f.Name]) {
+		if v := from.Data[f.Name]; v != nil && (f.Merge == Counter || !Equal(v, into.Data[f.Name])) {
 			got.Lost = append(got.Lost, Value{Path: f.Name, Value: v, Policy: UnitedAway, By: from.stampOf(f.Name)})
 		}
 	}
