@@ -21,7 +21,12 @@ func hashOf(id string, rev uint64) uint64 {
 	raw := satchel.MustParseID(id)
 	h.Write(raw[:])
 	h.Write([]byte(strconv.FormatUint(rev, 10)))
-	return uint64(h.Sum32())
+	mixed := h.Sum32()
+	mixed ^= mixed >> 16
+	mixed *= 0x85ebca6b
+	mixed ^= mixed >> 13
+	mixed *= 0xc2b2ae35
+	return uint64(mixed ^ mixed>>16)
 }
 
 func TestARepairTellsByBucketWhatAPhoneMustHold(t *testing.T) {

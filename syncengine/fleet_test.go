@@ -338,7 +338,7 @@ func (w *world) checkBuckets(all map[satchel.ID]stored) {
 				h.Write(id[:])
 				fmt.Fprint(h, st.rec.Rev)
 				n := want[k]
-				want[k] = tally{count: n.count + 1, sum: n.sum + int64(h.Sum32())}
+				want[k] = tally{count: n.count + 1, sum: n.sum + int64(mix(h.Sum32()))}
 			}
 		}
 	}

@@ -328,13 +328,22 @@ func (p *phone) digest() (d syncengine.Digest) {
 	return d
 }
 
-// hashOf is the 32-bit FNV-1a hash of the id's bytes and the rev in decimal digits.
+// hashOf is the 32-bit FNV-1a hash of the id's bytes and the rev in decimal digits, mixed.
 func hashOf(id satchel.ID, rev uint64) uint64 {
 	h := uint32(2166136261)
 	for _, b := range append(id[:], fmt.Sprint(rev)...) {
 		h = (h ^ uint32(b)) * 16777619
 	}
-	return uint64(h)
+	return uint64(mix(h))
+}
+
+// mix is the last step of H in docs/protocol.md.
+func mix(h uint32) uint32 {
+	h ^= h >> 16
+	h *= 0x85ebca6b
+	h ^= h >> 13
+	h *= 0xc2b2ae35
+	return h ^ h>>16
 }
 
 // pull brings the phone to a checkpoint.

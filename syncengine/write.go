@@ -317,12 +317,20 @@ func (b *batch) noteHeads(r *row, buckets []int64) {
 	}
 }
 
-// digest is H(record, rev): 32 bits of FNV-1a over the id and the rev, so that a sum of 2^31 of them fits in 63 bits.
+// digest is H(record, rev): 32 bits of FNV-1a over the id and the rev, mixed, so that a sum of 2^31 of them fits in 63 bits.
 func digest(r *schema.Record) int64 {
 	h := fnv.New32a()
 	h.Write(r.ID[:])
 	h.Write(strconv.AppendUint(nil, r.Rev, 10))
-	return int64(h.Sum32())
+	return int64(mixed(h.Sum32()))
+}
+
+// mixed spreads a hash over all its bits: without it, two records that go from one rev to the same other one can leave
+// the sum as it was.
+func mixed(h uint32) uint32 {
+	h = (h ^ h>>16) * 0x85ebca6b
+	h = (h ^ h>>13) * 0xc2b2ae35
+	return h ^ h>>16
 }
 
 func (b *batch) queueHeads(q *pgx.Batch) {

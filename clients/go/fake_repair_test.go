@@ -46,7 +46,10 @@ func (f *fake) shelves() []*satchelv1.BucketDigest {
 			h.Write(id[:])
 			h.Write([]byte(strconv.FormatUint(r.change.Rev, 10)))
 			sums[s].Count++
-			sums[s].Sum += uint64(h.Sum32())
+			mixed := h.Sum32()
+			mixed = (mixed ^ mixed>>16) * 0x85ebca6b
+			mixed = (mixed ^ mixed>>13) * 0xc2b2ae35
+			sums[s].Sum += uint64(mixed ^ mixed>>16)
 		}
 	}
 	var all []*satchelv1.BucketDigest

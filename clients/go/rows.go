@@ -71,13 +71,15 @@ type tally struct {
 	Sum   uint64 `json:"sum"`
 }
 
-// hashOf is H(record, rev) of S17: 32-bit FNV-1a of the id's bytes and the rev in decimal digits.
+// hashOf is H(record, rev) of S17: 32-bit FNV-1a of the id's bytes and the rev in decimal digits, its bits mixed.
 func hashOf(id satchel.ID, rev uint64) uint64 {
 	h := uint32(2166136261)
 	for _, b := range strconv.AppendUint(id[:len(id):len(id)], rev, 10) {
 		h = (h ^ uint32(b)) * 16777619
 	}
-	return uint64(h)
+	h = (h ^ h>>16) * 0x85ebca6b
+	h = (h ^ h>>13) * 0xc2b2ae35
+	return uint64(h ^ h>>16)
 }
 
 // move counts a record as it stands now in place of how it stood; nil = it did not, or no longer does.

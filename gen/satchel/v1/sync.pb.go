@@ -1604,7 +1604,8 @@ func (x *Page) GetFollowedMonths() uint32 {
 
 // Digest is the count and the sum of what lies in buckets. A record counts once for each bucket by which the device
 // has it. The sum is of H(record, rev) modulo 2^64, where H is the 32-bit FNV-1a hash of the record's 16 bytes followed
-// by the rev in decimal digits.
+// by the rev in decimal digits, and then, modulo 2^32: h ^= h >> 16; h *= 0x85ebca6b; h ^= h >> 13; h *= 0xc2b2ae35;
+// h ^= h >> 16.
 type Digest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Records.

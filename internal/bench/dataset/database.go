@@ -28,7 +28,7 @@ const (
 	timeZone = "Asia/Shanghai"
 	prefix   = "satchel_bench_"
 	// loaderVersion changes when data that were kept must be loaded anew.
-	loaderVersion = "5"
+	loaderVersion = "6"
 	benchLock     = int64(0x7361746262656e)
 )
 

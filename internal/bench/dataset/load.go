@@ -215,7 +215,10 @@ func digest(id satchel.ID, rev uint64) int64 {
 	h := fnv.New32a()
 	h.Write(id[:])
 	h.Write(strconv.AppendUint(nil, rev, 10))
-	return int64(h.Sum32())
+	mixed := h.Sum32()
+	mixed = (mixed ^ mixed>>16) * 0x85ebca6b
+	mixed = (mixed ^ mixed>>13) * 0xc2b2ae35
+	return int64(mixed ^ mixed>>16)
 }
 
 // part is what one COPY sends.
