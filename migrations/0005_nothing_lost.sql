@@ -57,6 +57,9 @@ ALTER TABLE device ADD COLUMN was uuid;
 CREATE OR REPLACE VIEW directory_device AS
     SELECT org_id, id, revoked_at IS NOT NULL AS revoked, person_id, was FROM device;
 
+-- What any device of a person has done is looked for by its random id, where two may send the same.
+CREATE INDEX lane_person ON lane (org_id, person_id);
+
 -- What waited so far waits in kept from now on.
 INSERT INTO kept (org_id, device_id, number, id, person_id, mutation, verdict, status, waits_for, event_ms, at)
 SELECT org_id, device_id, number, id, person_id, mutation, '{"s":"REJECTED","why":"DEPENDS_ON"}', 'REJECTED', record_id,

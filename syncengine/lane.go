@@ -94,14 +94,15 @@ INSERT INTO lane (org_id, device_id, person_id, was, was_below, last_event) VALU
 const sqlSucceed = `-- syncengine.Succeed
 UPDATE lane SET successor = $3 WHERE org_id = $1 AND device_id = $2`
 
-// What the device did in this lane and those before it, by random id: of two phones with one store, one may send under
-// the number expected next what the other has sent under another.
+// What the person's devices did, by random id. Two phones with one store may go on in two lanes, one the other's before or
+// neither (both were signed in anew after a revocation, or after a restore that lost their devices), and each may send what
+// the other has sent. The lock makes them take turns.
+const sqlHoldPerson = `-- syncengine.HoldPerson
+SELECT pg_advisory_xact_lock(hashtextextended($1::text || $2::text, 0))`
+
 const sqlRunsOfIDs = `-- syncengine.RunsOfIDs
-WITH RECURSIVE before (device_id) AS (
-	SELECT $2::uuid
-	UNION
-	SELECT l.was FROM before b JOIN lane l ON l.org_id = $1 AND l.device_id = b.device_id WHERE l.was IS NOT NULL)
-SELECT first, ids, verdicts, seq FROM ledger WHERE org_id = $1 AND device_id IN (SELECT device_id FROM before) AND ids && $3`
+SELECT first, ids, verdicts, seq FROM ledger
+WHERE org_id = $1 AND device_id IN (SELECT l.device_id FROM lane l WHERE l.org_id = $1 AND l.person_id = $2) AND ids && $3`
 
 // Of the lanes before this one, those whose first runs are kept no more: until when something may have taken effect of
 // which nothing is known.
@@ -182,7 +183,7 @@ func (b *batch) enterFork(ctx context.Context) error {
 	return err
 }
 
-// recall finds what the device had done under other numbers, in a lane that has another before it and after a restore:
+// recall finds what the person had done under other numbers, in a lane that has another before it and after a restore:
 // a random id that the kept runs know gets its verdict, and what adds up and may be older than they are is not applied.
 func (b *batch) recall(ctx context.Context) error {
 	var ids []satchel.ID
@@ -194,11 +195,21 @@ func (b *batch) recall(ctx context.Context) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	rows, err := b.tx.Query(ctx, sqlRunsOfIDs, b.orgID, b.device, ids)
-	if err != nil {
-		return err
+	var q pgx.Batch
+	q.Queue(sqlHoldPerson, b.orgID, b.person)
+	q.Queue(sqlRunsOfIDs, b.orgID, b.person, ids)
+	var old []run
+	res := b.tx.SendBatch(ctx, &q)
+	_, err := res.Exec()
+	if err == nil {
+		var rows pgx.Rows
+		if rows, err = res.Query(); err == nil {
+			old, err = pgx.CollectRows(rows, scanRun)
+		}
 	}
-	old, err := pgx.CollectRows(rows, scanRun)
+	if closeErr := res.Close(); err == nil {
+		err = closeErr
+	}
 	if err != nil {
 		return err
 	}
