@@ -14,6 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/satchel-sync/satchel/internal/app"
 	"github.com/satchel-sync/satchel/internal/bench"
 )
 
@@ -37,7 +38,10 @@ type serversCmd struct{}
 // Run serves until its input ends.
 func (serversCmd) Run(std streams) error {
 	// Ctrl-C reaches the whole group; bench ends this process in order by closing its input.
-	return bench.Serve(context.Background(), std.in, std.out)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go app.Breathe(ctx, os.Getenv("GOGC")) // as satchel serve does
+	return bench.Serve(ctx, std.in, std.out)
 }
 
 var errMissed = errors.New("figures that are not where they must be")

@@ -114,6 +114,9 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 			return err
 		}
 	}
+	breathing, stop := context.WithCancel(ctx)
+	defer stop()
+	go app.Breathe(breathing, os.Getenv("GOGC"))
 	return c.serve(ctx, a, l, std)
 }
 
