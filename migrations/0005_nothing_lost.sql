@@ -5,6 +5,12 @@
 ALTER TABLE record ADD COLUMN root uuid;
 CREATE INDEX record_root ON record (org_id, root) WHERE root IS NOT NULL;
 
+-- The blob that a photo or voice note names, as a column of its own: with an index over data itself no change of a
+-- record could stay on its page (HOT), and each would write all indexes anew.
+DROP INDEX record_blob;
+ALTER TABLE record ADD COLUMN blob text GENERATED ALWAYS AS (CASE WHEN kind IN ('photo', 'voice_note') THEN data ->> 'blob' END) STORED;
+CREATE INDEX record_blob ON record (org_id, blob) WHERE blob IS NOT NULL;
+
 -- What a device told last of itself, for the office; shown is the commit up to which it had pulled, protocol the version
 -- that it speaks, repaired_at when it last had to repair its data; behind says that there was more to pull.
 ALTER TABLE lane

@@ -87,7 +87,7 @@ func (e *Engine) Visible(ctx context.Context, p *satchel.Principal, id satchel.I
 
 const sqlNaming = `-- syncengine.Naming
 SELECT ` + recordColumns + ` FROM record
-WHERE org_id = $1 AND data ->> 'blob' = $2 AND kind IN ('photo', 'voice_note') AND NOT deleted ORDER BY id LIMIT $3`
+WHERE org_id = $1 AND blob = $2 AND NOT deleted ORDER BY id LIMIT $3`
 
 // NamingBlob gives the records that name a blob (SHA-256 in hex), at most 100.
 func (e *Engine) NamingBlob(ctx context.Context, org satchel.ID, sha256 string) ([]*schema.Record, error) {
