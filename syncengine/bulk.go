@@ -142,6 +142,7 @@ func (e *Engine) Handlers() map[string]Handler {
 		JobChildren:  e.jobChildren,
 		JobParked:    e.jobParked,
 		JobUpgraded:  e.jobUpgraded,
+		JobRestored:  e.jobRestored,
 		JobMerged:    e.jobMerged,
 		JobTidy:      e.jobTidy,
 	}

@@ -152,6 +152,7 @@ const (
 	JobChildren  = "engine.children"  // move what hangs under a record whose owner changed
 	JobParked    = "engine.parked"    // apply what waited for a refused creation
 	JobUpgraded  = "engine.upgraded"  // apply what was not understood
+	JobRestored  = "engine.restored"  // apply what named a record that came later, after a restore
 	JobTidy      = "engine.tidy"      // delete what nobody can ask for any more
 	JobMerged    = "engine.merged"    // lead to the root what hangs under a record that was merged
 )

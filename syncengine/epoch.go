@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/internal/jobs"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
@@ -166,6 +167,92 @@ func (e *Engine) Restored(ctx context.Context, p *satchel.Principal, seen uint64
 		return nil, pg.ToError(err)
 	}
 	return lost, nil
+}
+
+// Each device brings back what was lost in its own order, but not in that of the others: what names a record that
+// another one has not brought back yet is refused and kept. Nobody should have to press a button for it, so it is tried
+// again by itself.
+const (
+	youngFor   = KeepLedger  // so long devices offer again what was acknowledged
+	clocksOff  = time.Minute // by which the database's clock may be ahead of a server's
+	firstTry   = time.Minute // after it came; each next one at twice the age
+	maxTries   = 14          // the last one at 8192 minutes: within a week
+	restoreRun = 500         // tries of one run of the job
+)
+
+// young tells since when this line of the log has been running, while devices may still bring back what it lacks.
+func (c clock) young(now time.Time) (since time.Time, ok bool) {
+	if len(c.Cuts) == 0 {
+		return since, false
+	}
+	since = time.UnixMilli(c.Cuts[len(c.Cuts)-1].AtMS).Add(-clocksOff)
+	return since, now.Sub(since) < youngFor
+}
+
+// awaits tells whether the batch keeps something that a device may yet bring back what it needs for.
+func (b *batch) awaits() bool {
+	for _, k := range b.keeps {
+		if k.v.Status == Rejected && (k.v.Reason == satchel.ReasonRecordUnknown || k.v.Reason == satchel.ReasonDependsOn) {
+			_, young := b.clock.young(b.now)
+			return young
+		}
+	}
+	return false
+}
+
+func restoredJob(org satchel.ID, at time.Time) jobs.Job {
+	return jobs.Job{Kind: JobRestored, Org: org, RunAt: at, Key: "restored", MaxAttempts: 20}
+}
+
+// What may be missing something that comes yet. How often it was tried says when it is due; $3 is firstTry, $4 maxTries.
+const awaiting = ` FROM kept WHERE org_id = $1 AND state = 'open' AND status = 'REJECTED'
+  AND verdict ->> 'why' IN ('RECORD_UNKNOWN', 'DEPENDS_ON') AND mutation IS NOT NULL AND at >= $2 AND tries < $4`
+
+const sqlAwaiting = `-- syncengine.Awaiting
+SELECT ` + keptColumns + awaiting + ` AND at + power(2, tries) * $3::interval <= $5 AND (device_id, number) > ($6, $7)
+ORDER BY device_id, number LIMIT 1`
+
+const sqlAwaitingNext = `-- syncengine.AwaitingNext
+SELECT min(at + power(2, tries) * $3::interval)` + awaiting
+
+// jobRestored tries again, in order per device and in their authors' names, what named a record that was not there after
+// a restore. It ends when nothing is left to be tried, and begins again with the next such mutation that is kept.
+func (e *Engine) jobRestored(ctx context.Context, org satchel.ID, _ json.RawMessage) error {
+	c, err := readClock(ctx, e.cfg.Pool, org)
+	if err != nil {
+		return err
+	}
+	now := e.cfg.Now()
+	since, young := c.young(now)
+	if !young {
+		return nil
+	}
+	left := restoreRun
+	pass := func(due time.Time, patient bool) (int, error) {
+		tried, applied, err := e.tryAll(ctx, org, left, func(device satchel.ID, number int64) (pgx.Rows, error) {
+			return e.cfg.Pool.Query(ctx, sqlAwaiting, org, since, firstTry, maxTries, due, device, number)
+		}, func(m *SystemMutation) {
+			m.kept.patient, m.Cause = patient, "what it names had not been brought back yet after a restore"
+		})
+		left -= tried
+		return applied, err
+	}
+	applied, err := pass(now, false)
+	for err == nil && applied > 0 && left > 0 { // what one has made another may wait for; in vain it costs no try
+		applied, err = pass(now.Add(youngFor), true)
+	}
+	if err != nil {
+		return err
+	}
+	var next *time.Time
+	if err := e.cfg.Pool.QueryRow(ctx, sqlAwaitingNext, org, since, firstTry, maxTries).Scan(&next); err != nil || next == nil {
+		return err
+	}
+	pause := max(next.Sub(now), firstTry)
+	if left == restoreRun { // what is due is of people who are disabled now
+		pause = max(pause, now.Sub(since)/64)
+	}
+	return jobs.Snooze(pause)
 }
 
 // notice takes note of a clock that was read. A new epoch means that what this server knows is of a line that is gone.

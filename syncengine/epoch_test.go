@@ -31,9 +31,13 @@ func (w *world) backup() (restore func()) {
 	return func() {
 		w.t.Helper()
 		each(`EXECUTE format('TRUNCATE public.%I CASCADE', t);`)
-		w.exec(`SET session_replication_role = replica; DO $$ DECLARE t text; BEGIN
-			FOR t IN SELECT table_name FROM information_schema.tables WHERE table_schema = 'backup'
-			LOOP EXECUTE format('INSERT INTO public.%I SELECT * FROM backup.%I', t, t); END LOOP; END $$; SET session_replication_role = DEFAULT`)
+		w.exec(`SET session_replication_role = replica; DO $$ DECLARE t text; c text; BEGIN
+			FOR t, c IN SELECT table_name, string_agg(quote_ident(column_name), ', ') FROM information_schema.columns p
+				WHERE table_schema = 'public' AND is_generated = 'NEVER'
+				  AND EXISTS (SELECT 1 FROM information_schema.tables b WHERE b.table_schema = 'backup' AND b.table_name = p.table_name)
+				GROUP BY table_name
+			LOOP EXECUTE format('INSERT INTO public.%I (%s) SELECT %s FROM backup.%I', t, c, c, t); END LOOP; END $$;
+			SET session_replication_role = DEFAULT`)
 	}
 }
 

@@ -27,6 +27,7 @@ type keptTry struct {
 	by      satchel.ID // who settles it; zero = the server
 	discard bool       // it is closed without being applied
 	quiet   bool       // where it is still not understood, nothing happens
+	patient bool       // where it is still refused, nothing happens
 	edit    bool       // other ops than its own are tried: where they are refused, nothing happens
 	seen    bool       // the ops have seen what stands: a person has chosen what was offered
 	// keeps is the attention that keeps it.
@@ -87,7 +88,8 @@ func (b *batch) fruitless() bool {
 	if b.source.kept == nil || b.closing() {
 		return false
 	}
-	return b.source.kept.edit || b.source.kept.quiet && b.settled[0].v.Status == Unsupported
+	k, status := b.source.kept, b.settled[0].v.Status
+	return k.edit || k.quiet && status == Unsupported || k.patient && status == Rejected
 }
 
 // queueTry queues what became of a kept mutation.
@@ -328,41 +330,45 @@ func (e *Engine) jobParked(ctx context.Context, org satchel.ID, raw json.RawMess
 	if err := json.Unmarshal(raw, &args); err != nil {
 		return jobs.Discard(err)
 	}
-	return e.tryAll(ctx, org, func(device satchel.ID, number int64) (pgx.Rows, error) {
+	_, _, err := e.tryAll(ctx, org, 0, func(device satchel.ID, number int64) (pgx.Rows, error) {
 		return e.cfg.Pool.Query(ctx, sqlWaiting, org, args.Record, device, number)
 	}, func(m *SystemMutation) { m.Cause = "it had waited for a record whose creation was refused" })
+	return err
 }
 
 // jobUpgraded applies, in order and in their author's name, what this server could not understand before its schema or
 // itself was upgraded (S5). What it still does not understand stays as it is.
 func (e *Engine) jobUpgraded(ctx context.Context, org satchel.ID, _ json.RawMessage) error {
-	return e.tryAll(ctx, org, func(device satchel.ID, number int64) (pgx.Rows, error) {
+	_, _, err := e.tryAll(ctx, org, 0, func(device satchel.ID, number int64) (pgx.Rows, error) {
 		return e.cfg.Pool.Query(ctx, sqlUnsupported, org, device, number)
 	}, func(m *SystemMutation) {
 		m.kept.quiet, m.Cause = true, "this server had been too old for it"
 	})
+	return err
 }
 
-// tryAll tries kept mutations one after another, each found behind the one before.
-func (e *Engine) tryAll(ctx context.Context, org satchel.ID, find func(device satchel.ID, number int64) (pgx.Rows, error), mark func(*SystemMutation)) error {
+// tryAll tries kept mutations one after another, each found behind the one before, and tells how many it tried and how
+// many of them took effect; at most most of them, where that is not 0.
+func (e *Engine) tryAll(ctx context.Context, org satchel.ID, most int, find func(device satchel.ID, number int64) (pgx.Rows, error),
+	mark func(*SystemMutation)) (tried, applied int, err error) {
 	var device satchel.ID
 	var number int64
-	for {
+	for most == 0 || tried < most {
 		rows, err := find(device, number)
 		if err != nil {
-			return err
+			return tried, applied, err
 		}
 		k, err := pgx.CollectExactlyOneRow(rows, scanKept)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
+			break
 		}
 		if err != nil {
-			return err
+			return tried, applied, err
 		}
 		device, number = k.Device, int64(k.Number)
 		_, dir, err := e.Org(ctx, org)
 		if err != nil {
-			return err
+			return tried, applied, err
 		}
 		if who, known := dir.Person(k.Person); !known || who.Disabled {
 			continue // nothing is done in his name any more; it stays where it is kept
@@ -372,10 +378,16 @@ func (e *Engine) tryAll(ctx context.Context, org satchel.ID, find func(device sa
 			continue
 		}
 		mark(&m)
-		if _, _, err := e.try(ctx, m); err != nil {
-			return err
+		_, state, err := e.try(ctx, m)
+		if err != nil {
+			return tried, applied, err
+		}
+		tried++
+		if state == KeptApplied {
+			applied++
 		}
 	}
+	return tried, applied, nil
 }
 
 const sqlOrgsUnsupported = `-- syncengine.OrgsUnsupported

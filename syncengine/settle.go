@@ -457,6 +457,9 @@ func (b *batch) react(ctx context.Context) error {
 	for _, m := range b.merged {
 		js = append(js, jobs.Job{Kind: JobMerged, Org: b.orgID, Args: recordArgs{Record: m.loser}})
 	}
+	if b.awaits() {
+		js = append(js, restoredJob(b.orgID, b.now.Add(firstTry)))
+	}
 	if len(js) == 0 {
 		return nil
 	}
