@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,8 +17,11 @@ import (
 	"github.com/satchel-sync/satchel/schema"
 )
 
-// MaxImport is how many records one call of Import takes.
-const MaxImport = 500
+// MaxImport is how many records one call of Import takes, and importTime how long one may take.
+const (
+	MaxImport  = 500
+	importTime = 30 * time.Second
+)
 
 // ImportRecord is a record from elsewhere, with the author and the event time that it had there.
 type ImportRecord struct {
@@ -43,6 +47,8 @@ func (e *Engine) Import(ctx context.Context, org satchel.ID, source, key string,
 		}
 		m.Ops = append(m.Ops, Op{Action: Create, Record: r.ID, Kind: r.Kind, Fields: json.RawMessage(text)})
 	}
+	ctx, cancel := context.WithTimeout(ctx, importTime)
+	defer cancel()
 	err := e.retry(ctx, func() error {
 		tx, err := pg.Begin(ctx, e.cfg.Pool, pg.ReadCommitted)
 		if err != nil {

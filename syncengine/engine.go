@@ -102,8 +102,12 @@ func (e *Engine) Observe(fn Observer) { e.observers = append(e.observers, fn) }
 // Guard registers what may refuse edits and deletions; all are asked. Not safe for concurrent use with Apply.
 func (e *Engine) Guard(fn GuardFunc) { e.guards = append(e.guards, fn) }
 
-// lineEvery is how often a replica asks whether the database is still on the line that it knows.
-const lineEvery = time.Second
+// lineEvery is how often a replica asks whether the database is still on the line that it knows. askTime bounds each
+// question of Run: a commit that waits for a standby would hold up all that come behind it.
+const (
+	lineEvery = time.Second
+	askTime   = 10 * time.Second
+)
 
 // Run wakes the waiters of this replica for what other replicas commit, and watches the database's line, until ctx ends.
 func (e *Engine) Run(ctx context.Context) error {
@@ -111,27 +115,32 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer tick.Stop()
 	defer line.Stop()
 	upgraded := false // what was not understood is looked at again, and the daily jobs are there
+	ask := func(question func(context.Context) error) error {
+		ctx, cancel := context.WithTimeout(ctx, askTime)
+		defer cancel()
+		return question(ctx)
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-line.C:
-			if err := e.watchLine(ctx); err != nil && ctx.Err() == nil {
+			if err := ask(e.watchLine); err != nil && ctx.Err() == nil {
 				e.cfg.Logger.Warn("syncengine: could not ask for the database's line", "error", err)
 			}
 			continue
 		case <-tick.C:
 		}
 		if !upgraded {
-			err := e.upgraded(ctx)
+			err := ask(e.upgraded)
 			if err == nil {
-				err = e.seedTidy(ctx)
+				err = ask(e.seedTidy)
 			}
 			if upgraded = err == nil; !upgraded && ctx.Err() == nil {
 				e.cfg.Logger.Warn("syncengine: could not enqueue what a start brings along", "error", err)
 			}
 		}
-		if err := e.pollOthers(ctx); err != nil && ctx.Err() == nil {
+		if err := ask(e.pollOthers); err != nil && ctx.Err() == nil {
 			// Waiters time out by themselves and pull; the next tick tries again.
 			e.cfg.Logger.Warn("syncengine: could not ask for other replicas' commits", "error", err)
 		}

@@ -102,9 +102,14 @@ func (e *Engine) watchLine(ctx context.Context) error {
 const sqlOpenEpoch = `-- syncengine.OpenEpoch
 SELECT satchel_open_epoch()`
 
+// openTime bounds OpenEpoch, its wait for a standby included.
+const openTime = 30 * time.Second
+
 // OpenEpoch opens a new epoch in every organisation, for an operator who has restored the database from a snapshot of its
 // disk: that shows in nothing (`satchel restored`). To do it without need costs each device a look at its rights.
 func (e *Engine) OpenEpoch(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
 	_, err := e.cfg.Pool.Exec(ctx, sqlOpenEpoch)
 	if err != nil {
 		return pg.ToError(err)

@@ -293,6 +293,63 @@ func TestACommitWhoseStandbyDidNotConfirmIsUnknown(t *testing.T) {
 	}
 }
 
+// The same, and nobody cuts the wait short: no limit of Postgres' own bounds it.
+func TestACommitWaitsForAStandbyNoLongerThanItsLimit(t *testing.T) {
+	t.Parallel()
+	s := own(t)
+	hook, hooked := "", make(chan error, 1)
+	pool, err := pg.Open(t.Context(), s.URL(), pg.Options{CommitTimeout: 200 * time.Millisecond, OnConnect: func(ctx context.Context, conn *pgx.Conn) error {
+		if hook == "" {
+			return nil
+		}
+		_, err := conn.Exec(ctx, hook)
+		hooked <- err
+		return err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	for _, sql := range []string{"create table t (n int)", "alter system set synchronous_standby_names = 'nobody'", "select pg_reload_conf()"} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for { // a reload takes its time: until then commits are confirmed
+		err := pg.InTx(context.WithoutCancel(t.Context()), pool, func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "insert into t values (1)")
+			return err
+		})
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, pg.ErrUnknownCommit) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		break
+	}
+	tx, err := pg.Begin(t.Context(), pool, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(t.Context())
+	b := &pgx.Batch{}
+	b.Queue("insert into t values ($1)", 2)
+	if err := tx.SendBatchCommit(context.WithoutCancel(t.Context()), b).Close(); !errors.Is(err, pg.ErrUnknownCommit) {
+		t.Errorf("with a batch: %v", err)
+	}
+	// What runs on a new connection is bounded too, whatever the caller who waits for it gave.
+	pool.Reset()
+	hook = "insert into t values (3)"
+	began := time.Now()
+	if _, err := pool.Exec(context.WithoutCancel(t.Context()), "select"); err == nil || time.Since(began) > 20*time.Second {
+		t.Errorf("a hook that waits for ever: %v after %v", err, time.Since(began))
+	}
+	if err := <-hooked; err == nil {
+		t.Error("the hook was confirmed")
+	}
+}
+
 // The connection breaks after COMMIT was sent and before its answer came.
 func TestACommitWhoseAnswerWasLostIsUnknown(t *testing.T) {
 	t.Parallel()

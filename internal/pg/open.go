@@ -19,6 +19,7 @@ const (
 	LockTimeout      = 2 * time.Second
 	StatementTimeout = 10 * time.Second
 	IdleTxTimeout    = 5 * time.Second
+	CommitTimeout    = 30 * time.Second
 	connectTimeout   = 5 * time.Second
 )
 
@@ -32,7 +33,11 @@ type Options struct {
 	// name, and the limits are set inside each [Tx] rather than once per connection. A statement outside a
 	// transaction then has the limits that the role has (ALTER ROLE … SET lock_timeout …).
 	PgBouncer bool
-	// OnConnect, where not nil, runs on every new connection before anything else; its error closes the connection.
+	// CommitTimeout is how long a COMMIT is waited for where the caller's context has no deadline: no limit of Postgres'
+	// bounds the wait for a standby. 0 means 30 s. Then the commit's fate is unknown.
+	CommitTimeout time.Duration
+	// OnConnect, where not nil, runs on every new connection before anything else; its error closes the connection. It has
+	// 5 s.
 	OnConnect func(ctx context.Context, conn *pgx.Conn) error
 	// Dial replaces the way to the server; nil means TCP with keep-alives, or a Unix socket.
 	Dial pgconn.DialFunc
@@ -129,10 +134,12 @@ func Config(url string, o Options) (*pgxpool.Config, error) {
 	c.OnNotice = keepWarning
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		registerID(conn.TypeMap())
-		conn.PgConn().CustomData()[stateKey] = &connState{limits: limits}
+		conn.PgConn().CustomData()[stateKey] = &connState{limits: limits, commit: o.CommitTimeout}
 		if o.OnConnect == nil {
 			return nil
 		}
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout) // the pool gives it no deadline, whoever waits for it
+		defer cancel()
 		return o.OnConnect(ctx, conn)
 	}
 	return cfg, nil
@@ -144,6 +151,7 @@ func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(),
 // it: pgconn calls OnNotice while that goroutine reads.
 type connState struct {
 	limits  string         // a statement that each transaction begins with, "" for none
+	commit  time.Duration  // Options.CommitTimeout
 	warning *pgconn.Notice // the last warning that can mean an uncertain commit
 }
 

@@ -17,6 +17,7 @@ type results struct {
 	next    int                // the caller's next query
 	skip    int                // results still to read before the caller's first
 	commit  bool
+	cancel  func()   // ends the time of the COMMIT
 	last    pgx.Rows // rows that the caller may not have closed
 	err     error    // the first error that a result gave
 	closed  bool
@@ -101,6 +102,7 @@ func (r *results) Close() error {
 		r.note(r.inner.Close())
 		return r.err
 	}
+	defer r.cancel()
 	stateOf(r.tx.conn.Conn()).warning = nil
 	tag, err := r.inner.Exec()
 	if cerr := r.inner.Close(); err == nil {

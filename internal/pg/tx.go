@@ -179,7 +179,10 @@ func (tx *Tx) send(ctx context.Context, b *pgx.Batch, commit bool) pgx.BatchResu
 	if tx.begun && !commit {
 		return tx.conn.SendBatch(ctx, b)
 	}
-	r := &results{tx: tx, queries: b.QueuedQueries, commit: commit}
+	r := &results{tx: tx, queries: b.QueuedQueries, commit: commit, cancel: func() {}}
+	if commit {
+		ctx, r.cancel = tx.bounded(ctx)
+	}
 	all := &pgx.Batch{}
 	if !tx.begun {
 		for _, p := range tx.prelude() {
@@ -241,8 +244,22 @@ func (tx *Tx) Commit(ctx context.Context) error {
 		return err
 	}
 	stateOf(tx.conn.Conn()).warning = nil
+	ctx, cancel := tx.bounded(ctx)
+	defer cancel()
 	tag, err := tx.conn.Exec(ctx, "commit")
 	return tx.judge(tag, err)
+}
+
+// bounded gives a COMMIT a deadline where its caller gave none.
+func (tx *Tx) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, bounded := ctx.Deadline(); bounded {
+		return ctx, func() {}
+	}
+	limit := stateOf(tx.conn.Conn()).commit
+	if limit <= 0 {
+		limit = CommitTimeout
+	}
+	return context.WithTimeout(ctx, limit)
 }
 
 // judge turns the outcome of a COMMIT that was sent into this transaction's end.
