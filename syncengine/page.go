@@ -70,8 +70,7 @@ func (b *pageBuilder) build(ctx context.Context) error {
 	if b.full {
 		return nil
 	}
-	b.page.Checkpoint, b.page.Seq, b.page.SchemaVersion = true, b.clock.Seq, b.org.schema.Version
-	b.page.FollowedMonths = access.MonthsSince(b.first, b.e.cfg.Now(), b.org.zone)
+	b.checkpoint()
 	if b.page.SettledPriority > 0 || b.digested {
 		return nil
 	}
@@ -80,6 +79,12 @@ func (b *pageBuilder) build(ctx context.Context) error {
 	res := b.tx.SendBatch(ctx, &q)
 	defer res.Close()
 	return b.digest(res, n)
+}
+
+// checkpoint says that what is settled is complete.
+func (b *pageBuilder) checkpoint() {
+	b.page.Checkpoint, b.page.Seq, b.page.SchemaVersion = true, b.clock.Seq, b.org.schema.Version
+	b.page.FollowedMonths = access.MonthsSince(b.first, b.e.cfg.Now(), b.org.zone)
 }
 
 // settled tells how many priorities are settled, where the entry that was just filled is the last of one and showing it
@@ -199,14 +204,7 @@ const (
 // the digest comes in the same round trip.
 func (b *pageBuilder) live(ctx context.Context) error {
 	c := &b.turn.Cursor
-	kinds := map[int64][]string{}
-	var nums []int64
-	for _, entry := range b.turn.View.Entries[:c.Done] {
-		if kinds[entry.Bucket] == nil {
-			nums = append(nums, entry.Bucket)
-		}
-		kinds[entry.Bucket] = append(kinds[entry.Bucket], entry.Kinds...)
-	}
+	nums, wanted := b.complete()
 	if len(nums) == 0 {
 		c.Live, c.LiveRec = b.clock.Seq, cursor.LastRecord
 		return nil
@@ -220,7 +218,7 @@ func (b *pageBuilder) live(ctx context.Context) error {
 		if !b.digested && c.Done == len(b.turn.View.Entries) {
 			digests = queueDigest(&q, b.p.Org, b.turn.View)
 		}
-		n, err := b.liveChunk(ctx, &q, limit, digests, func(bucket int64, kind string) bool { return slices.Contains(kinds[bucket], kind) })
+		n, err := b.liveChunk(ctx, &q, limit, digests, wanted)
 		if err != nil {
 			return err
 		}
@@ -234,6 +232,18 @@ func (b *pageBuilder) live(ctx context.Context) error {
 	return nil
 }
 
+// complete gives the buckets that are complete, and which of their kinds are.
+func (b *pageBuilder) complete() (nums []int64, wanted func(bucket int64, kind string) bool) {
+	kinds := map[int64][]string{}
+	for _, entry := range b.turn.View.Entries[:b.turn.Cursor.Done] {
+		if kinds[entry.Bucket] == nil {
+			nums = append(nums, entry.Bucket)
+		}
+		kinds[entry.Bucket] = append(kinds[entry.Bucket], entry.Kinds...)
+	}
+	return nums, func(bucket int64, kind string) bool { return slices.Contains(kinds[bucket], kind) }
+}
+
 // liveChunk sends a look at the live part, and reads what comes.
 func (b *pageBuilder) liveChunk(ctx context.Context, q *pgx.Batch, limit, digests int, wanted func(int64, string) bool) (n int, err error) {
 	res := b.tx.SendBatch(ctx, q)
@@ -242,6 +252,11 @@ func (b *pageBuilder) liveChunk(ctx context.Context, q *pgx.Batch, limit, digest
 			err = closeErr
 		}
 	}()
+	return b.readLive(res, limit, digests, wanted)
+}
+
+// readLive reads a look at the live part, and the digest where that was asked for with it.
+func (b *pageBuilder) readLive(res pgx.BatchResults, limit, digests int, wanted func(int64, string) bool) (n int, err error) {
 	rows, err := res.Query()
 	if err != nil {
 		return 0, err

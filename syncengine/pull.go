@@ -2,11 +2,13 @@ package syncengine
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	satchel "github.com/satchel-sync/satchel"
+	"github.com/satchel-sync/satchel/access"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/syncengine/cursor"
 )
@@ -108,6 +110,9 @@ func (e *Engine) Pull(ctx context.Context, p *satchel.Principal, r PullRequest) 
 	if err != nil || idle {
 		return nil, pg.ToError(err)
 	}
+	if page, err := e.glance(ctx, p, r); err != nil || page != nil {
+		return page, pg.ToError(err)
+	}
 	var b *pageBuilder
 	err = pg.Snapshot(ctx, e.cfg.Pool, func(ctx context.Context, tx pgx.Tx) error {
 		b = &pageBuilder{e: e, tx: tx, p: p, in: r, budget: r.MaxBytes, page: &Page{}}
@@ -172,6 +177,89 @@ const sqlAnythingNew = `-- syncengine.AnythingNew
 SELECT c.seq, c.rights, c.buckets, c.horizon, c.schema_version,
   EXISTS (SELECT 1 FROM bucket b WHERE b.org_id = $1 AND b.num = ANY($2) AND b.last_seq > $3)
 FROM org_clock c WHERE c.org_id = $1`
+
+// glance builds the usual page, of what changed in a view that is complete and still the person's, in one round trip:
+// clock, changes, digest and COMMIT travel together. nil = it is not the usual page, and has to be built.
+func (e *Engine) glance(ctx context.Context, p *satchel.Principal, r PullRequest) (*Page, error) {
+	e.mu.Lock()
+	o := e.orgs[p.Org]
+	e.mu.Unlock()
+	if o == nil || len(r.Cursor) == 0 {
+		return nil, nil
+	}
+	c, ok := cursor.Open(o.key, p.Person, r.Cursor)
+	if !ok {
+		return nil, nil
+	}
+	v, err := e.view(ctx, e.cfg.Pool, p.Org, c.View)
+	if err != nil || v == nil || c.Done == 0 || c.Done != len(v.Entries) {
+		return nil, err
+	}
+	tx, err := pg.Begin(ctx, e.cfg.Pool, pg.OneSnapshot)
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	b := &pageBuilder{e: e, tx: tx, p: p, in: r, org: o, old: v, turn: cursor.Turn{View: v, Cursor: c}, budget: r.MaxBytes, page: &Page{}}
+	done, err := b.glance(ctx, tx)
+	if err != nil || !done {
+		return nil, err
+	}
+	return b.page, b.seal(ctx)
+}
+
+// glance sends and reads what [Engine.glance] says; false = it was not the usual page.
+func (b *pageBuilder) glance(ctx context.Context, tx *pg.Tx) (done bool, err error) {
+	nums, wanted := b.complete()
+	limit := b.chunk() + access.MaxBucketsPerRecord
+	m := b.mask(liveParams)
+	var q pgx.Batch
+	q.Queue(sqlClock, b.p.Org)
+	q.Queue("-- syncengine.Live\n"+liveSQL(m),
+		append([]any{b.p.Org, nums, int64(b.turn.Cursor.Live), b.turn.Cursor.LiveRec, limit}, m.Args...)...)
+	digests := queueDigest(&q, b.p.Org, b.turn.View)
+	res := tx.SendBatchCommit(ctx, &q)
+	defer func() {
+		if closeErr := res.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	if err := b.clock.scan(res.QueryRow()); err != nil {
+		return false, err
+	}
+	profile, err := b.org.profile(b.in.Profile)
+	if err != nil || b.clock.Rights != b.org.rights || b.clock.SchemaVersion != b.org.schema.Version ||
+		!b.clock.reaches(b.turn.Cursor.Live) || b.turn.Cursor.Since() < b.clock.Horizon {
+		return false, nil // build says what is wrong
+	}
+	target, follow, err := b.e.target(ctx, cachedOnly{}, b.org, b.clock, b.p.Person, profile)
+	if err != nil || !b.turn.View.Same(target) {
+		return false, nil
+	}
+	b.first = follow.first
+	n, err := b.readLive(res, limit, digests, wanted)
+	if err != nil || n >= limit && !b.full {
+		return false, err
+	}
+	if b.page.More = b.full; !b.full {
+		b.turn.Cursor.Live, b.turn.Cursor.LiveRec = b.clock.Seq, cursor.LastRecord
+		b.checkpoint()
+	}
+	return true, nil
+}
+
+// cachedOnly stands in for the database where a second connection must not be asked for: who waits for one while he
+// holds one may wait for ever.
+type cachedOnly struct{}
+
+var errNotCached = errors.New("syncengine: not cached")
+
+func (cachedOnly) Query(context.Context, string, ...any) (pgx.Rows, error) { return nil, errNotCached }
+func (cachedOnly) QueryRow(context.Context, string, ...any) pgx.Row        { return notCached{} }
+
+type notCached struct{}
+
+func (notCached) Scan(...any) error { return errNotCached }
 
 // WaitFor is how long Wait waits at most.
 const WaitFor = 25 * time.Second
