@@ -384,8 +384,8 @@ func (c *Client) release(ctx context.Context) (int, error) {
 				Blob  string `json:"blob"`
 				State string `json:"blob_state"`
 			}
-			if err := json.Unmarshal([]byte(ch.Fields), &fields); err != nil {
-				return err
+			if json.Unmarshal([]byte(ch.Fields), &fields) != nil {
+				return nil
 			}
 			// The state speaks of the blob that the record names, which somebody may have replaced.
 			if fields.State == "stored" && fields.Blob == row.SHA256 {
@@ -411,11 +411,8 @@ func (c *Client) release(ctx context.Context) (int, error) {
 func scanMedia(tx ReadTx, fn func(satchel.ID, mediaRow) error) error {
 	return tx.Scan(TableMedia, nil, nil, func(key, value []byte) error {
 		var row mediaRow
-		if err := json.Unmarshal(value, &row); err != nil {
-			return err
-		}
-		if row.Copying {
-			return nil
+		if json.Unmarshal(value, &row) != nil || row.Copying {
+			return nil // what cannot be read keeps nothing else from being sent
 		}
 		return fn(satchel.ID(key), row)
 	})
@@ -456,8 +453,8 @@ func mediaBytes(tx ReadTx) (uint64, error) {
 func sweepMedia(tx Tx) error {
 	return tx.Scan(TableMedia, nil, nil, func(key, value []byte) error {
 		var row mediaRow
-		if err := json.Unmarshal(value, &row); err != nil || !row.Copying {
-			return err
+		if json.Unmarshal(value, &row) != nil || !row.Copying {
+			return nil
 		}
 		return deleteMedia(tx, satchel.ID(key))
 	})

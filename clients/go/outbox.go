@@ -2,7 +2,7 @@ package satchelclient
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -42,16 +42,12 @@ func (c *Client) Settled(ctx context.Context, after uint64, limit int) ([]Settle
 			if len(all) >= limit {
 				return ErrStop
 			}
-			var row verdictRow
-			if err := json.Unmarshal(value, &row); err != nil {
-				return err
+			row, verdict, ok := readLog(value)
+			s := Settled{Order: uintOf(key), Device: row.Device, Mutation: new(satchelv1.Mutation), Verdict: verdict}
+			if ok && proto.Unmarshal(row.Mutation, s.Mutation) == nil {
+				all = append(all, s)
 			}
-			s := Settled{Order: uintOf(key), Device: row.Device, Mutation: new(satchelv1.Mutation), Verdict: new(satchelv1.Verdict)}
-			all = append(all, s)
-			if err := unmarshal(row.Mutation, s.Mutation); err != nil {
-				return err
-			}
-			return unmarshal(row.Verdict, s.Verdict)
+			return nil
 		})
 	})
 	return all, err
@@ -146,8 +142,8 @@ func (c *Client) number(ctx context.Context, batch int, budget uint32, noPage bo
 				continue // this boot has not met the server yet
 			}
 			pair := new(satchelv1.ClockPair)
-			if err := unmarshal(value, pair); err != nil {
-				return err
+			if proto.Unmarshal(value, pair) != nil {
+				continue // this answer brings another
 			}
 			s.request.ClockPairs = append(s.request.ClockPairs, pair)
 		}
@@ -219,9 +215,12 @@ func hide(tx Tx, order uint64, m *satchelv1.Mutation) error {
 func hideSettled(tx Tx, seq uint64, nowMs int64, list bool) error {
 	noted := false
 	err := tx.Scan(TableSettled, nil, nil, func(key, value []byte) error {
-		s, err := readSettled(value)
-		if err != nil || s.Seq > seq {
-			return err
+		s, ok := readSettled(value)
+		switch {
+		case !ok:
+			return errors.Join(hideOrder(tx, uintOf(key)), tx.Delete(TableSettled, key))
+		case s.Seq > seq:
+			return nil
 		}
 		if list {
 			n, err := noteOffice(tx, key, s.Mutation, nowMs)
@@ -247,11 +246,13 @@ func noteOffice(tx Tx, key []byte, m *satchelv1.Mutation, nowMs int64) (noted bo
 	if b, err := tx.Get(TableVerdict, key); err != nil {
 		return false, err
 	} else if b != nil {
-		row, v, err := readLog(b)
-		if err != nil || v.Status == satchelv1.Status_STATUS_UNSUPPORTED {
-			return false, err
+		row, v, ok := readLog(b)
+		if v.GetStatus() == satchelv1.Status_STATUS_UNSUPPORTED {
+			return false, nil
 		}
-		at = row.ServerMs
+		if ok {
+			at = row.ServerMs
+		}
 	}
 	for _, op := range m.Ops {
 		id, err := satchel.ParseID(op.RecordId)
@@ -284,9 +285,9 @@ func noteOffice(tx Tx, key []byte, m *satchelv1.Mutation, nowMs int64) (noted bo
 func trimLog(tx Tx, serverMs int64) error {
 	seen := 0
 	return tx.Scan(TableVerdict, nil, nil, func(key, value []byte) error {
-		var row verdictRow
-		if err := json.Unmarshal(value, &row); err != nil {
-			return err
+		row, _, ok := readLog(value)
+		if !ok { // it could not be offered again
+			return tx.Delete(TableVerdict, key)
 		}
 		if seen++; seen > 2*maxBatch || row.ServerMs > serverMs-logKeptMs {
 			return ErrStop

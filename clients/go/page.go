@@ -144,14 +144,10 @@ func (t *pageTaker) compare(d *satchelv1.Digest) (bool, error) {
 	if d == nil {
 		return false, nil
 	}
-	t.recount = t.recount || t.nowMs-t.at.CountedMs > recountMs
+	t.recount = t.recount || t.nowMs-t.at.CountedMs > recountMs || t.at.Held != (tally{d.Count, d.Sum})
 	if t.recount {
 		var held tally
-		err := t.tx.Scan(TableRecord, nil, nil, func(key, value []byte) error {
-			ch := new(satchelv1.Change)
-			if err := unmarshal(value, ch); err != nil {
-				return err
-			}
+		err := scanChanges(t.tx, TableRecord, nil, nil, func(key []byte, ch *satchelv1.Change) error {
 			held.move(idOf(key), nil, ch)
 			return nil
 		})
@@ -262,12 +258,8 @@ func (t *pageTaker) showStaged() error {
 		return err
 	}
 	merged := 0
-	err = t.tx.Scan(TableStaging, nil, nil, func(key, value []byte) error {
+	err = scanChanges(t.tx, TableStaging, nil, nil, func(key []byte, ch *satchelv1.Change) error {
 		// Whether it goes is told by its buckets alone, which also a drop after its staging took away.
-		ch := new(satchelv1.Change)
-		if err := unmarshal(value, ch); err != nil {
-			return err
-		}
 		id := idOf(key)
 		was, err := getChange(t.tx, TableRecord, key)
 		if err != nil {
@@ -435,11 +427,7 @@ func (t *pageTaker) rewriteAll(prefix []byte, fn func(*satchelv1.Change) (bool, 
 	if err := rewriteShown(t.tx, &t.at, prefix, fn); err != nil {
 		return err
 	}
-	return t.tx.Scan(TableStaging, prefix, nil, func(key, value []byte) error {
-		ch := new(satchelv1.Change)
-		if err := unmarshal(value, ch); err != nil {
-			return err
-		}
+	return scanChanges(t.tx, TableStaging, prefix, nil, func(key []byte, ch *satchelv1.Change) error {
 		if changed, err := fn(ch); err != nil || !changed {
 			return err
 		}
@@ -448,11 +436,7 @@ func (t *pageTaker) rewriteAll(prefix []byte, fn func(*satchelv1.Change) (bool, 
 }
 
 func rewriteShown(tx Tx, at *place, prefix []byte, fn func(*satchelv1.Change) (bool, error)) error {
-	return tx.Scan(TableRecord, prefix, nil, func(key, value []byte) error {
-		was := new(satchelv1.Change)
-		if err := unmarshal(value, was); err != nil {
-			return err
-		}
+	return scanChanges(tx, TableRecord, prefix, nil, func(key []byte, was *satchelv1.Change) error {
 		ch := proto.CloneOf(was)
 		if changed, err := fn(ch); err != nil || !changed {
 			return err
@@ -471,10 +455,9 @@ func refill(tx Tx, at *place) error {
 	if err := tx.Clear(TableStaging); err != nil {
 		return err
 	}
-	return tx.Scan(TableRecord, nil, nil, func(key, value []byte) error {
-		ch := new(satchelv1.Change)
-		if err := unmarshal(value, ch); err != nil || len(ch.Entered) == 0 {
-			return err
+	return scanChanges(tx, TableRecord, nil, nil, func(key []byte, ch *satchelv1.Change) error {
+		if len(ch.Entered) == 0 {
+			return nil
 		}
 		ch.Entered = nil
 		return putProto(tx, TableRecord, key, ch)
@@ -482,11 +465,7 @@ func refill(tx Tx, at *place) error {
 }
 
 func removeBucketless(tx Tx) error {
-	return tx.Scan(TableRecord, nil, nil, func(key, value []byte) error {
-		ch := new(satchelv1.Change)
-		if err := proto.Unmarshal(value, ch); err != nil {
-			return err
-		}
+	return scanChanges(tx, TableRecord, nil, nil, func(key []byte, ch *satchelv1.Change) error {
 		if len(ch.Entered) > 0 {
 			return nil
 		}

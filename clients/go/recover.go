@@ -66,17 +66,21 @@ func (c *Client) envelop(tx Tx, key, value []byte, last *satchelv1.Mutation, nex
 		m.Number = lastNumber(last) + 1
 	}
 	order := uintOf(key)
-	err = tx.Scan(TableOverlay, nil, nil, func(key, _ []byte) error {
+	if err := hideOrder(tx, order); err != nil {
+		return nil, err
+	}
+	c.cfg.Logger.Warn("satchel client sends an envelope for a mutation that cannot be sent", "order", order, "bytes", len(value))
+	return m, errors.Join(tx.Put(TableKept, key, value), putProto(tx, TableOutbox, key, m))
+}
+
+// hideOrder takes a mutation that cannot be read off what is shown.
+func hideOrder(tx Tx, order uint64) error {
+	return tx.Scan(TableOverlay, nil, nil, func(key, _ []byte) error {
 		if uintOf(key[len(satchel.ID{}):]) != order {
 			return nil
 		}
 		return tx.Delete(TableOverlay, key)
 	})
-	if err != nil {
-		return nil, err
-	}
-	c.cfg.Logger.Warn("satchel client sends an envelope for a mutation that cannot be sent", "order", order, "bytes", len(value))
-	return m, errors.Join(tx.Put(TableKept, key, value), putProto(tx, TableOutbox, key, m))
 }
 
 // Kept is something that could not be sent, and stays on the device.
@@ -137,9 +141,9 @@ func (c *Client) fillGap(ctx context.Context, expected uint64) (skipped uint64, 
 			return nil
 		}
 		err = tx.Scan(TableVerdict, nil, nil, func(key, value []byte) error {
-			row, v, err := readLog(value)
-			if err != nil || row.Device != device || v.Number < expected || v.Number >= end {
-				return err
+			row, v, ok := readLog(value)
+			if !ok || row.Device != device || v.Number < expected || v.Number >= end {
+				return nil
 			}
 			if v.Number > expected {
 				if err := skip(key, expected, v.Number-1); err != nil {
@@ -163,12 +167,10 @@ func skipKey(before []byte, from uint64) []byte {
 	return append(key, uintKey(from)...)
 }
 
-func readLog(value []byte) (row verdictRow, v *satchelv1.Verdict, err error) {
+// readLog reads a line of the verdict log; false = it cannot be read.
+func readLog(value []byte) (row verdictRow, v *satchelv1.Verdict, ok bool) {
 	v = new(satchelv1.Verdict)
-	if err := json.Unmarshal(value, &row); err != nil {
-		return row, v, err
-	}
-	return row, v, unmarshal(row.Verdict, v)
+	return row, v, json.Unmarshal(value, &row) == nil && proto.Unmarshal(row.Verdict, v) == nil
 }
 
 // offerAgain puts a settled mutation back into the outbox, and shows it as pending.
@@ -203,9 +205,9 @@ func offerAgain(tx Tx, key, value []byte, number uint64) error {
 func takeRestored(tx Tx, order *satchelv1.Restored) (int, error) {
 	again := 0
 	err := tx.Scan(TableVerdict, nil, nil, func(key, value []byte) error {
-		row, v, err := readLog(value)
-		if err != nil || v.Seq <= order.AfterSeq || nothingHappened(v.Status) {
-			return err
+		row, v, ok := readLog(value)
+		if !ok || v.Seq <= order.AfterSeq || nothingHappened(v.Status) {
+			return nil
 		}
 		again++
 		return offerAgain(tx, key, row.Mutation, 0)
@@ -215,9 +217,9 @@ func takeRestored(tx Tx, order *satchelv1.Restored) (int, error) {
 	}
 	// What is still shown and in no log any more.
 	err = tx.Scan(TableSettled, nil, nil, func(key, value []byte) error {
-		s, err := readSettled(value)
-		if err != nil || s.Seq <= order.AfterSeq {
-			return err
+		s, ok := readSettled(value)
+		if !ok || s.Seq <= order.AfterSeq {
+			return nil
 		}
 		mutation, err := proto.Marshal(s.Mutation)
 		if err != nil {

@@ -116,12 +116,10 @@ func (c *Client) repairStep(ctx context.Context) (r Result, err error) {
 			if size += len(value) + 8; len(rows) == most || len(rows) > 0 && size > maxBatchBytes {
 				return ErrStop
 			}
-			ch := new(satchelv1.Change)
-			if err := unmarshal(value, ch); err != nil {
-				return err
-			}
 			rows = append(rows, slices.Clone(key))
-			salvage.Rows = append(salvage.Rows, ch)
+			if ch := readChange(value); ch != nil {
+				salvage.Rows = append(salvage.Rows, ch)
+			}
 			return nil
 		})
 	})
@@ -133,8 +131,8 @@ func (c *Client) repairStep(ctx context.Context) (r Result, err error) {
 		start := new(satchelv1.RepairStart)
 		if at.Forms != nil {
 			start.Forms = new(satchelv1.Forms)
-			if err := unmarshal(at.Forms, start.Forms); err != nil {
-				return r, err
+			if proto.Unmarshal(at.Forms, start.Forms) != nil {
+				start.Forms = nil // every kind that looks in some way of its own is asked for
 			}
 		}
 		req.Step = &satchelv1.RepairRequest_Start{Start: start}
@@ -276,10 +274,9 @@ func (t *repairTaker) end() (bool, error) {
 
 // sweep salvages the rows that are shown without a bucket since a cursor was given up, and did not come again.
 func (t *repairTaker) sweep() error {
-	return t.tx.Scan(TableRecord, nil, nil, func(key, value []byte) error {
-		own := new(satchelv1.Change)
-		if err := unmarshal(value, own); err != nil || len(own.Entered) > 0 {
-			return err
+	return scanChanges(t.tx, TableRecord, nil, nil, func(key []byte, own *satchelv1.Change) error {
+		if len(own.Entered) > 0 {
+			return nil
 		}
 		staged, err := getChange(t.tx, TableStaging, key)
 		if err != nil || len(staged.GetEntered()) > 0 {
@@ -311,11 +308,7 @@ func (t *repairTaker) takePlan(plan *satchelv1.RepairPlan) (err error) {
 	for _, b := range plan.Buckets {
 		should[shelf{b.Bucket, b.Kind}] = tally{b.Digest.GetCount(), b.Digest.GetSum()}
 	}
-	err = t.tx.Scan(TableRecord, nil, nil, func(key, value []byte) error {
-		was := new(satchelv1.Change)
-		if err := unmarshal(value, was); err != nil {
-			return err
-		}
+	err = scanChanges(t.tx, TableRecord, nil, nil, func(key []byte, was *satchelv1.Change) error {
 		if len(was.Entered) == 0 { // shown until the cursor that was given up is replaced
 			t.at.Refill = true
 			return nil
@@ -385,7 +378,7 @@ func (t *repairTaker) takeRevs(todo, after []byte, revs *satchelv1.RecordRevs) e
 		}
 	}
 	prefix := kindPrefix(kind)
-	err := t.tx.Scan(TableRecord, prefix, append(prefix, after...), func(key, value []byte) error {
+	err := scanChanges(t.tx, TableRecord, prefix, append(prefix, after...), func(key []byte, _ *satchelv1.Change) error {
 		id := idOf(key)
 		if last != nil && bytes.Compare(id[:], last) > 0 {
 			return ErrStop

@@ -2,6 +2,7 @@ package satchelclient_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -401,5 +402,51 @@ func TestWhatARepairBroughtIsShownAlsoWhenNothingChangedSince(t *testing.T) {
 	wantSame(t, f, c, "account")
 	if s, err := c.Status(t.Context()); err != nil || !s.Complete || s.Repairing {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestWhatCannotBeReadInTheStoreIsBroughtAgainAndHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	bad := []byte{0x0a, 0xff, 0xff}
+	for name, spoil := range map[string]func(tx satchelclient.Tx, id satchel.ID) error{
+		"a record": func(tx satchelclient.Tx, id satchel.ID) error {
+			return tx.Put(satchelclient.TableRecord, accountKey(id), bad)
+		},
+		"a record's fields": func(tx satchelclient.Tx, id satchel.ID) error {
+			text, err := proto.Marshal(&satchelv1.Change{RecordId: id.String(), Kind: "account", Rev: 99, Entered: []uint64{1}, Fields: `{"items":`})
+			if err != nil {
+				return err
+			}
+			return tx.Put(satchelclient.TableRecord, accountKey(id), text)
+		},
+		"what is staged": func(tx satchelclient.Tx, id satchel.ID) error {
+			return tx.Put(satchelclient.TableStaging, accountKey(id), bad)
+		},
+		"the verdict log": func(tx satchelclient.Tx, _ satchel.ID) error {
+			return tx.Put(satchelclient.TableVerdict, binary.BigEndian.AppendUint64(nil, 0), bad)
+		},
+		"a clock": func(tx satchelclient.Tx, _ satchel.ID) error {
+			return tx.Scan(satchelclient.TableClock, nil, nil, func(key, _ []byte) error { return tx.Put(satchelclient.TableClock, key, bad) })
+		},
+		"what is shown of own work": func(tx satchelclient.Tx, id satchel.ID) error {
+			return tx.Put(satchelclient.TableOverlay, append(id[:len(id):len(id)], 0, 0, 0, 0, 0, 0, 0, 1, 0, 0), bad)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, store, c, ids := filled(t, 5)
+			mine := mustCreate(t, c, "account", satchelclient.Fields{"mine": 1})
+			damage(t, store, func(tx satchelclient.Tx) error { return spoil(tx, ids[2]) })
+			c = reopened(t, f, store, c)
+			f.put("account", ids[4], map[string]any{"n": "new"})
+			if r := mustSync(t, c); len(r.Settled) != 1 {
+				t.Errorf("what was pending is not settled: %+v", r)
+			}
+			wantSame(t, f, c, "account")
+			wantShown(t, c, "account", mine, `{"mine":1}`)
+			if r := mustSync(t, c); r.Repaired != 0 {
+				t.Errorf("then: %+v", r)
+			}
+		})
 	}
 }

@@ -154,8 +154,27 @@ func getChange(tx ReadTx, t Table, key []byte) (*satchelv1.Change, error) {
 	if err != nil || b == nil {
 		return nil, err
 	}
+	return readChange(b), nil
+}
+
+// readChange reads a record's row; nil = it cannot be read. A damaged row counts as one that is not there, and holds
+// nothing up: the server has it, the digest finds that it is missing, and a repair brings it.
+func readChange(b []byte) *satchelv1.Change {
 	ch := new(satchelv1.Change)
-	return ch, unmarshal(b, ch)
+	if proto.Unmarshal(b, ch) != nil || ch.Fields != "" && !json.Valid([]byte(ch.Fields)) {
+		return nil
+	}
+	return ch
+}
+
+// scanChanges calls fn for each row of a table of records, and deletes what cannot be read.
+func scanChanges(tx Tx, t Table, prefix, after []byte, fn func(key []byte, ch *satchelv1.Change) error) error {
+	return tx.Scan(t, prefix, after, func(key, value []byte) error {
+		if ch := readChange(value); ch != nil {
+			return fn(key, ch)
+		}
+		return tx.Delete(t, key)
+	})
 }
 
 func unmarshal(b []byte, m proto.Message) error {
@@ -202,12 +221,13 @@ func putSettled(tx Tx, order uint64, s settled) error {
 	return tx.Put(TableSettled, uintKey(order), b)
 }
 
-func readSettled(b []byte) (settled, error) {
+// readSettled reads such a row; false = it cannot be read.
+func readSettled(b []byte) (settled, bool) {
 	if len(b) < 8 {
-		return settled{}, fmt.Errorf("satchelclient: a settled mutation in the store cannot be read")
+		return settled{}, false
 	}
 	s := settled{Seq: uintOf(b), Mutation: new(satchelv1.Mutation)}
-	return s, unmarshal(b[8:], s.Mutation)
+	return s, proto.Unmarshal(b[8:], s.Mutation) == nil
 }
 
 // verdictRow is a line of the verdict log.
@@ -238,10 +258,7 @@ func trimAged(tx Tx, t Table, nowMs int64) error {
 	var kept []line
 	err := tx.Scan(t, nil, nil, func(key, value []byte) error {
 		var row aged
-		if err := json.Unmarshal(value, &row); err != nil {
-			return err
-		}
-		if row.Ms < nowMs-logKeptMs {
+		if json.Unmarshal(value, &row) != nil || row.Ms < nowMs-logKeptMs {
 			return tx.Delete(t, key)
 		}
 		kept = append(kept, line{slices.Clone(key), row.Ms})
@@ -264,5 +281,5 @@ func getAged(tx ReadTx, t Table, id satchel.ID) (row aged, ok bool, err error) {
 	if err != nil || b == nil {
 		return row, false, err
 	}
-	return row, true, json.Unmarshal(b, &row)
+	return row, json.Unmarshal(b, &row) == nil, nil
 }

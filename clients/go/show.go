@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/satchel-sync/satchel"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
 )
@@ -88,11 +90,7 @@ func (c *Client) List(ctx context.Context, kind string) ([]Record, error) {
 		}
 		prefix := kindPrefix(kind)
 		err = tx.Scan(TableRecord, prefix, nil, func(key, value []byte) error {
-			standing := new(satchelv1.Change)
-			if err := unmarshal(value, standing); err != nil {
-				return err
-			}
-			return add(satchel.ID(key[len(prefix):]), standing)
+			return add(satchel.ID(key[len(prefix):]), readChange(value))
 		})
 		if err != nil {
 			return err
@@ -118,8 +116,8 @@ func ownOps(tx ReadTx, kind string, prefix []byte) (map[satchel.ID][]*satchelv1.
 	merged := map[satchel.ID][]late{}
 	err := tx.Scan(TableOverlay, prefix, nil, func(key, value []byte) error {
 		op := new(satchelv1.Op)
-		if err := unmarshal(value, op); err != nil || op.Kind != kind {
-			return err
+		if proto.Unmarshal(value, op) != nil || op.Kind != kind {
+			return nil
 		}
 		id, order := satchel.ID(key[:16]), uintOf(key[16:])
 		root, moved, err := survivor(tx, id)
@@ -173,10 +171,7 @@ func (c *Client) AtOffice(ctx context.Context) ([]OfficeRecord, error) {
 	err := c.store.View(ctx, func(tx ReadTx) error {
 		return tx.Scan(TableOffice, nil, nil, func(key, value []byte) error {
 			var row aged
-			if err := json.Unmarshal(value, &row); err != nil {
-				return err
-			}
-			if !row.Dead {
+			if json.Unmarshal(value, &row) == nil && !row.Dead {
 				all = append(all, OfficeRecord{Kind: row.Kind, ID: satchel.ID(key), When: time.UnixMilli(row.Ms)})
 			}
 			return nil
@@ -217,8 +212,8 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 func scanOverlay(tx ReadTx, prefix []byte, fn func(satchel.ID, *satchelv1.Op) error) error {
 	return tx.Scan(TableOverlay, prefix, nil, func(key, value []byte) error {
 		op := new(satchelv1.Op)
-		if err := unmarshal(value, op); err != nil {
-			return err
+		if proto.Unmarshal(value, op) != nil {
+			return nil // what is sent stands in the outbox
 		}
 		return fn(satchel.ID(key[:16]), op)
 	})
