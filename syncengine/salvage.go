@@ -59,13 +59,15 @@ WHERE excluded.rev > salvage.rev`
 
 // Salvage keeps rows that a device holds and a restored database may have lost, for the office to look at: at most
 // MaxSalvage a call, MaxSalvageDay a device and day (then RATE_LIMITED). Left out is what needs no saving: what stands
-// in the database as it is here or newer on the same line of the log; kinds that the schema does not have; what is not
-// JSON of at most MaxSalvageBytes; and fields of which this person may see only a part. Sent again, it changes nothing.
+// in the database as it is here or newer on the same line of the log; rows of the running epoch, of which no restore can
+// have lost anything, so that where none ever was nobody has anything to salvage; kinds that the schema does not have;
+// what is not JSON of at most MaxSalvageBytes; and fields of which this person may see only a part. Sent again, it
+// changes nothing.
 func (e *Engine) Salvage(ctx context.Context, p *satchel.Principal, rows []SalvagedRow) error {
 	if len(rows) > MaxSalvage {
 		return satchel.E(satchel.Invalid, satchel.ReasonTooLarge, "a call salvages at most %d rows", MaxSalvage)
 	}
-	o, _, err := e.orgNow(ctx, e.cfg.Pool, p.Org)
+	o, c, err := e.orgNow(ctx, e.cfg.Pool, p.Org)
 	if err != nil {
 		return pg.ToError(err)
 	}
@@ -86,9 +88,10 @@ func (e *Engine) Salvage(ctx context.Context, p *satchel.Principal, rows []Salva
 	newest := map[satchel.ID]int{}
 	var keep []SalvagedRow
 	for _, r := range rows {
-		if o.schema.Kind(r.Kind) == nil || r.Record.IsZero() || len(r.Fields) > MaxSalvageBytes || r.Rev > 1<<62 {
+		if o.schema.Kind(r.Kind) == nil || r.Record.IsZero() || len(r.Fields) > MaxSalvageBytes || r.Rev>>epochShift >= c.epoch() {
 			continue
 		}
+		r.EventMS = min(max(r.EventMS, 0), now.UnixMilli()) // which places facts; nothing took place later
 		fields, err := schema.DecodeFields(r.Fields)
 		if err != nil {
 			continue

@@ -33,6 +33,9 @@ func TestS18RowsThatOnlyDevicesHoldAreSalvagedAndBroughtBack(t *testing.T) {
 	ann.pull()
 	lost, older, system := satchel.NewID(), satchel.NewID(), satchel.NewID()
 	ann.mustDo(create("account", older, map[string]any{"name": "of the backup"}))
+	if err := w.engine.OpenEpoch(ctx); err != nil { // as a restore does
+		t.Fatal(err)
+	}
 	event := w.clock.Load() - 5000
 	row := func(id satchel.ID, rev uint64, author satchel.ID, fields map[string]any) syncengine.SalvagedRow {
 		return syncengine.SalvagedRow{Record: id, Kind: "account", Rev: rev, Author: author, EventMS: event, Fields: raw(fields)}
@@ -94,6 +97,9 @@ func TestS18ASalvageIsBoundedAndKeepsNoMaskedValue(t *testing.T) {
 	ann := w.phone("Ann")
 	w.changeRights(`UPDATE person SET roles = ARRAY['assistant'] WHERE org_id = $1 AND id = $2`, w.org, w.people["Ben"])
 	ben := w.principal("Ben", satchel.NewID())
+	if err := w.engine.OpenEpoch(ctx); err != nil {
+		t.Fatal(err)
+	}
 	contact := satchel.NewID()
 	if err := w.engine.Salvage(ctx, ben, []syncengine.SalvagedRow{{Record: contact, Kind: "contact", Rev: 4,
 		Fields: raw(map[string]any{"name": "Li", "mobile": "138****0000", "wechat": "w"})}}); err != nil {
@@ -141,5 +147,34 @@ func TestS18ASalvageIsBoundedAndKeepsNoMaskedValue(t *testing.T) {
 	w.pass(25 * time.Hour)
 	if err := w.engine.Salvage(ctx, ann.who, many()); err != nil {
 		t.Errorf("the day after: %v", err)
+	}
+}
+
+func TestS18NobodySalvagesWhatNoRestoreCanHaveLost(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	ann := w.phone("Ann")
+	acc := ann.account("as it is")
+	row := func(rev uint64) syncengine.SalvagedRow {
+		return syncengine.SalvagedRow{Record: acc, Kind: "account", Rev: rev, EventMS: 1 << 62, Fields: raw(map[string]any{"name": "forged", "credit_limit": 1_000_000})}
+	}
+	// Of a database that was never restored, and of the running epoch of one that was: forged.
+	for range 2 {
+		rev := uint64(w.count(`SELECT seq FROM org_clock WHERE org_id = $1`, w.org))>>40<<40 + 7
+		if err := w.engine.Salvage(ctx, ann.who, []syncengine.SalvagedRow{row(rev), row(rev + 1<<61)}); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.salvaged(); len(got) != 0 {
+			t.Fatalf("rev %d is kept: %+v", rev, got)
+		}
+		if err := w.engine.OpenEpoch(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.engine.Salvage(ctx, ann.who, []syncengine.SalvagedRow{row(2)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.salvaged(); len(got) != 1 || got[0].EventMS > w.clock.Load() {
+		t.Errorf("what a restore may have lost: %+v", got)
 	}
 }

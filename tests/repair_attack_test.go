@@ -70,7 +70,17 @@ func TestWhatAStrangerSalvagesIsHisOwnWordAndChangesNothing(t *testing.T) {
 	t.Parallel()
 	v := newVictim(t)
 	row := map[string]any{"recordId": v.account, "kind": "account", "rev": "99", "fields": `{"name": "Taken", "credit_limit": 1000000}`, "authorId": v.ann.person}
-	v.ben.must("SyncService/Repair", map[string]any{"salvage": map[string]any{"rows": []any{row}}})
+	send := func() {
+		v.ben.must("SyncService/Repair", map[string]any{"salvage": map[string]any{"rows": []any{row}}})
+	}
+	send()
+	if got := v.admin.must("DeskService/ListSalvage", `{}`); len(got) != 0 {
+		t.Errorf("of a database that was never restored the desk shows %v", got)
+	}
+	if err := v.Engine.OpenEpoch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	send()
 	v.ann.pull()
 	if name := v.ann.seen[v.account].fields["name"]; name != "Orient" {
 		t.Errorf("the account is %v", name)
