@@ -156,6 +156,7 @@ func (e *Engine) nothingNew(ctx context.Context, p *satchel.Principal, r PullReq
 		Scan(&k.Seq, &k.Rights, &k.Buckets, &k.Horizon, &k.SchemaVersion, &newer); err != nil {
 		return false, err
 	}
+	e.notice(p.Org, k)
 	if newer || k.Rights != o.rights || k.SchemaVersion != o.schema.Version {
 		return false, nil
 	}

@@ -83,10 +83,10 @@ SELECT ` + recordColumns + ` FROM record WHERE org_id = $1 AND parent = ANY($2) 
 // Step 5: write. Joined to the clock so that the form runs inside one shard (design/README.md, Citus).
 
 const sqlInsertRecords = `-- syncengine.InsertRecords
-INSERT INTO record (org_id, id, kind, rev, data, stamps, buckets, author, owner, parent, parent_owner, event_ms, schema_version, deleted)
-SELECT c.org_id, u.id, u.kind, u.rev, u.data::jsonb, u.stamps::jsonb, u.buckets::bigint[], u.author, u.owner, u.parent, u.parent_owner, u.event_ms, $2, u.deleted
-FROM org_clock c, unnest($3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::uuid[], $10::uuid[], $11::uuid[], $12::uuid[], $13::bigint[], $14::boolean[])
-  AS u(id, kind, rev, data, stamps, buckets, author, owner, parent, parent_owner, event_ms, deleted)
+INSERT INTO record (org_id, id, kind, rev, data, stamps, buckets, author, owner, parent, parent_owner, event_ms, schema_version, deleted, root)
+SELECT c.org_id, u.id, u.kind, u.rev, u.data::jsonb, u.stamps::jsonb, u.buckets::bigint[], u.author, u.owner, u.parent, u.parent_owner, u.event_ms, $2, u.deleted, u.root
+FROM org_clock c, unnest($3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::uuid[], $10::uuid[], $11::uuid[], $12::uuid[], $13::bigint[], $14::boolean[], $15::uuid[])
+  AS u(id, kind, rev, data, stamps, buckets, author, owner, parent, parent_owner, event_ms, deleted, root)
 WHERE c.org_id = $1`
 
 const sqlUpdateRecords = `-- syncengine.UpdateRecords

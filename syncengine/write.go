@@ -231,7 +231,7 @@ func (b *batch) queueRecords(q *pgx.Batch, nums map[access.Bucket]int64) error {
 	}
 	if len(ins.ids) > 0 {
 		q.Queue(sqlInsertRecords, b.orgID, b.org.schema.Version, ins.ids, ins.kinds, ins.revs, ins.data, ins.stamps,
-			ins.buckets, ins.authors, ins.owners, ins.parents, ins.parentOwners, ins.events, ins.deleted)
+			ins.buckets, ins.authors, ins.owners, ins.parents, ins.parentOwners, ins.events, ins.deleted, ins.roots)
 	}
 	if len(upd.ids) > 0 {
 		q.Queue(sqlUpdateRecords, b.orgID, b.org.schema.Version, upd.ids, upd.revs, upd.data, upd.stamps, upd.buckets,
