@@ -32,14 +32,9 @@ func (s syncService) Sync(ctx context.Context, in *satchelv1.SyncRequest) (*satc
 		return nil, satchel.E(satchel.Denied, satchel.ReasonNotAllowed, "only a device syncs; sign in on one")
 	}
 	out := &satchelv1.SyncResponse{ServerTimeMs: s.cfg.Now().UnixMilli()}
-	lost, err := s.cfg.Engine.Restored(ctx, p, in.SeenSeq, in.Cursor)
-	if err != nil {
-		return nil, err
-	}
-	if lost != nil {
-		out.Directives = append(out.Directives, &satchelv1.Directive{Order: &satchelv1.Directive_Restored{
-			Restored: &satchelv1.Restored{AfterSeq: lost.AfterSeq, ExpectedNumber: lost.Expected, Seq: lost.Seq}}})
-		return out, nil
+	if order, err := s.restored(ctx, p, in); err != nil || order != nil {
+		out.Directives = order
+		return out, err
 	}
 	pull := syncengine.PullRequest{Cursor: in.Cursor, MaxBytes: int(min(in.MaxBytes, syncengine.MaxPageBytes)), Profile: in.Profile}
 	if len(in.Mutations) > 0 {
@@ -64,9 +59,32 @@ func (s syncService) Sync(ctx context.Context, in *satchelv1.SyncRequest) (*satc
 		if err := s.page(ctx, p, pull, out); err != nil {
 			return nil, err
 		}
+		// What this replica knew of the database's line may have been of before a restore; by now it has looked. A device
+		// that took a page or a repair of the new line first would never be told what it must offer again.
+		if len(out.Directives) == 0 || out.Directives[0].GetRepair() != nil {
+			order, err := s.restored(ctx, p, in)
+			switch {
+			case err == nil && order != nil:
+				out.Page, out.Directives = nil, order
+			case err != nil && len(out.Verdicts) == 0:
+				return nil, err
+			case err != nil:
+				out.Page, out.Directives = &satchelv1.Page{More: true}, nil
+			}
+		}
 	}
 	s.contacts.note(ctx, p, contactOf(ctx, in, out))
 	return out, nil
+}
+
+// restored gives the order to offer again what the database has lost of what the device was told; nil = nothing.
+func (s syncService) restored(ctx context.Context, p *satchel.Principal, in *satchelv1.SyncRequest) ([]*satchelv1.Directive, error) {
+	lost, err := s.cfg.Engine.Restored(ctx, p, in.SeenSeq, in.Cursor)
+	if err != nil || lost == nil {
+		return nil, err
+	}
+	return []*satchelv1.Directive{{Order: &satchelv1.Directive_Restored{
+		Restored: &satchelv1.Restored{AfterSeq: lost.AfterSeq, ExpectedNumber: lost.Expected, Seq: lost.Seq}}}}, nil
 }
 
 // page adds what changed, or the order to repair.

@@ -265,7 +265,6 @@ func (t *repairTaker) end() (bool, error) {
 		return false, errors.Join(putMeta(t.tx, metaRepair, &t.st), putMeta(t.tx, metaPlace, t.at))
 	}
 	t.at.Cursor, t.at.Forms, t.at.Complete, t.at.Repaired = t.st.Cursor, t.st.Forms, false, max(t.st.Seq, 1)
-	t.at.Seen = max(t.at.Seen, t.st.Seq)
 	if t.at.Doubt == sure {
 		t.at.Doubt = repaired
 	}
