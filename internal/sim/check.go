@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/jackc/pgx/v5"
+
 	satchel "github.com/satchel-sync/satchel"
 	satchelclient "github.com/satchel-sync/satchel/clients/go"
 	"github.com/satchel-sync/satchel/internal/sim/model"
@@ -13,6 +15,9 @@ import (
 
 // checkOwn proves S14 and what Get promises: own work is shown until a checkpoint shows it.
 func (w *world) checkOwn(p *phone) {
+	if p.damaged {
+		return
+	}
 	for id, o := range p.mine {
 		if o.deleted {
 			continue
@@ -60,6 +65,12 @@ func (w *world) checkAll() error {
 	if err := w.model.CheckPlaces(w.ctx, o); err != nil {
 		return err
 	}
+	if err := w.model.CheckWhole(w.ctx, o); err != nil {
+		return err
+	}
+	if err := w.checkSalvage(); err != nil {
+		return err
+	}
 	before, err := w.seq()
 	if err != nil {
 		return err
@@ -68,9 +79,9 @@ func (w *world) checkAll() error {
 	for _, p := range w.phones {
 		w.model.CheckPairs(w.ctx, p.holder())
 		w.model.Compare(w.ctx, p.holder(), o)
-		twin := fresh[p.login]
+		twin := fresh[p.login+"/"+p.profile]
 		if twin == nil {
-			if twin, err = w.newPhone(p.login); err != nil {
+			if twin, err = w.newPhone(p.login, p.profile); err != nil {
 				return err
 			}
 			if err := w.signIn(twin); err != nil {
@@ -79,14 +90,14 @@ func (w *world) checkAll() error {
 			if _, err := twin.client.Sync(w.ctx); err != nil {
 				w.fail("S20", "a fresh phone of %s cannot sync: %v", p.login, err)
 			}
-			fresh[p.login] = twin
+			fresh[p.login+"/"+p.profile] = twin
 			w.model.Compare(w.ctx, twin.holder(), o)
 		}
 		if got, want := w.model.All(w.ctx, p.holder()), w.model.All(w.ctx, twin.holder()); got != want {
 			w.fail("S13", "%s does not hold what a fresh phone of %s holds: %s", p.name, p.login, model.Difference(got, want))
 		}
 		r, err := p.client.SyncOnce(w.ctx)
-		if errors.Is(err, satchelclient.ErrSignInAgain) && w.signIn(p) == nil { // its clone has taken the session
+		if (errors.Is(err, satchelclient.ErrSignInAgain) || errors.Is(err, satchelclient.ErrDeviceRevoked)) && w.signIn(p) == nil { // its clone has taken the session
 			r, err = p.client.SyncOnce(w.ctx)
 		}
 		switch {
@@ -101,6 +112,35 @@ func (w *world) checkAll() error {
 		w.fail("S15", "idle syncs moved the clock from %d to %d", before, after)
 	}
 	return err
+}
+
+// checkSalvage proves S18: what only a phone still held when the database was restored is there again, or was sent up.
+func (w *world) checkSalvage() error {
+	have := map[satchel.ID]bool{}
+	rows, err := w.db.Query(w.ctx, `SELECT id, false FROM record WHERE org_id = $1 UNION ALL SELECT record_id, true FROM salvage WHERE org_id = $1
+		UNION ALL SELECT record_id, false FROM history WHERE org_id = $1 AND op = 'purge'`, w.org)
+	if err != nil {
+		return err
+	}
+	var id satchel.ID
+	var salvaged bool
+	if _, err := pgx.ForEachRow(rows, []any{&id, &salvaged}, func() error {
+		have[id] = true
+		if salvaged {
+			w.act.Salvaged++
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, p := range w.phones {
+		for id, kind := range p.held {
+			if !have[id] {
+				w.fail("S18", "%s held the %s %s when the database was restored, and the office does not have it", p.name, kind, id)
+			}
+		}
+	}
+	return w.db.QueryRow(w.ctx, `SELECT count(*) FROM record WHERE org_id = $1 AND root IS NOT NULL`, w.org).Scan(&w.act.Merged)
 }
 
 func (w *world) seq() (seq int64, err error) {

@@ -1,12 +1,16 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,33 +26,62 @@ type Many struct {
 	// Parallel runs so many at once; 0 = 2. What a seed does follows from it alone, also beside others.
 	Parallel int
 	Steps    int       // of each; see Config
+	Keep     Steps     // of each; see Config
+	Whole    bool      // do not shrink what fails
 	Trace    bool      // print every step
 	First    bool      // stop at the first failure
 	Out      io.Writer // the report: a line for each seed that failed, then what happened, then `N passed, M failed`
-	// Replay is the command that runs one seed again, such as "satchel-lab sim --seed"; a failure is printed with it.
+	// Replay is the command that runs one seed again, such as "satchel-lab sim"; a failure is printed with it.
 	Replay string
 }
 
 // Total is what many runs came to.
 type Total struct {
 	Passed, Failed int
+	First          string // what the first seed that failed broke; "" = none did
 	Activity       Activity
 }
 
-// maxBroken bounds how many failed seeds are run before the rest is given up.
-const maxBroken = 20
+func firstOf(r Result, err error) string {
+	if len(r.Failures) > 0 {
+		return r.Failures[0]
+	}
+	return err.Error()
+}
+
+// Bounds of what failed seeds cost.
+const (
+	maxBroken = 20 // seeds, before the rest is given up
+	maxShrunk = 3  // seeds that are shrunk; others are printed whole
+)
 
 // RunMany runs seeds on a Postgres of its own, which ends with it. An error means that it could not; failed seeds are
 // counted in the Total.
 func RunMany(ctx context.Context, m Many) (Total, error) {
-	server, err := devpg.StartEphemeral(ctx, nil)
+	address, end, err := begin(ctx)
 	if err != nil {
 		return Total{}, err
 	}
-	defer func() { _ = server.Stop(context.WithoutCancel(ctx)) }() // its watchdog ends it otherwise
-	if err := makeTemplate(ctx, server.URL()); err != nil {
-		return Total{}, fmt.Errorf("sim: the template: %w", err)
+	defer end()
+	return m.run(ctx, address)
+}
+
+// begin starts a Postgres with the template.
+func begin(ctx context.Context) (address string, end func(), err error) {
+	server, err := devpg.StartEphemeral(ctx, nil)
+	if err != nil {
+		return "", nil, err
 	}
+	end = func() { _ = server.Stop(context.WithoutCancel(ctx)) } // its watchdog ends it otherwise
+	if err := makeTemplate(ctx, server.URL()); err != nil {
+		end()
+		return "", nil, fmt.Errorf("sim: the template: %w", err)
+	}
+	return server.URL(), end, nil
+}
+
+// run runs the seeds on a Postgres that has the template.
+func (m Many) run(ctx context.Context, address string) (Total, error) {
 	if m.Parallel <= 0 {
 		m.Parallel = 2
 	}
@@ -56,13 +89,24 @@ func RunMany(ctx context.Context, m Many) (Total, error) {
 	defer stop()
 	var total Total
 	var failure error
+	shrunk := 0
 	var mu sync.Mutex // guards total, failure and Out
 	seeds := make(chan uint64)
 	var workers sync.WaitGroup
 	for range m.Parallel {
 		workers.Go(func() {
 			for seed := range seeds {
-				r, err := m.one(ctx, server.URL(), seed)
+				r, err := m.one(ctx, address, seed, m.Keep, m.Trace)
+				keep := []int(m.Keep)
+				mu.Lock()
+				shrinks := err == nil && len(r.Failures) > 0 && !m.Whole && keep == nil && shrunk < maxShrunk
+				if shrinks {
+					shrunk++
+				}
+				mu.Unlock()
+				if shrinks {
+					keep = m.shrink(ctx, address, r)
+				}
 				mu.Lock()
 				switch {
 				case ctx.Err() != nil:
@@ -71,7 +115,8 @@ func RunMany(ctx context.Context, m Many) (Total, error) {
 					total.Passed++
 				default:
 					total.Failed++
-					m.report(r, err)
+					total.First = cmp.Or(total.First, firstOf(r, err))
+					m.report(r, keep, err)
 				}
 				total.Activity.Add(r.Activity)
 				if done := total.Passed + total.Failed; done%50 == 0 && done > 0 && done < m.Seeds {
@@ -103,8 +148,15 @@ give:
 	return total, errors.Join(failure, ctx.Err())
 }
 
-func (m Many) report(r Result, err error) {
-	fmt.Fprintf(m.Out, "seed %d failed; again: %s %d --trace\n", r.Seed, m.Replay, r.Seed)
+func (m Many) report(r Result, keep []int, err error) {
+	again := fmt.Sprintf("%s --seed %d", m.Replay, r.Seed)
+	if m.Steps > 0 {
+		again += fmt.Sprintf(" --steps %d", m.Steps)
+	}
+	if keep != nil {
+		again += " --keep " + Steps(keep).String()
+	}
+	fmt.Fprintf(m.Out, "seed %d failed; again: %s --trace\n", r.Seed, again)
 	if err != nil {
 		fmt.Fprintf(m.Out, "  %v\n", err)
 	}
@@ -113,10 +165,29 @@ func (m Many) report(r Result, err error) {
 	}
 }
 
+// shrink finds fewer steps of a seed that break the promise that it broke first.
+func (m Many) shrink(ctx context.Context, address string, r Result) []int {
+	var all []int
+	for i := range r.Steps {
+		all = append(all, i+1)
+	}
+	promise := promiseOf(r.Failures[0])
+	return shrink(all, shrinkRuns, time.Now().Add(shrinkTime), func(keep []int) bool {
+		again, err := m.one(ctx, address, r.Seed, keep, false)
+		return err == nil && slices.ContainsFunc(again.Failures, func(f string) bool { return promiseOf(f) == promise })
+	})
+}
+
+// promiseOf names the promise that a failure is about, such as "S13".
+func promiseOf(failure string) string {
+	promise, _, _ := strings.Cut(failure, ",")
+	return promise
+}
+
 const templateName = "satchel_sim_template"
 
 // one runs a seed on a database of its own.
-func (m Many) one(ctx context.Context, address string, seed uint64) (Result, error) {
+func (m Many) one(ctx context.Context, address string, seed uint64, keep []int, trace bool) (Result, error) {
 	name := fmt.Sprintf("satchel_sim_%d", seed)
 	if err := admin(ctx, address, "CREATE DATABASE "+name+" TEMPLATE "+templateName+" STRATEGY file_copy"); err != nil {
 		return Result{Seed: seed}, err
@@ -125,8 +196,8 @@ func (m Many) one(ctx context.Context, address string, seed uint64) (Result, err
 	if err != nil {
 		return Result{Seed: seed}, err
 	}
-	cfg := Config{URL: u, Seed: seed, Steps: m.Steps}
-	if m.Trace {
+	cfg := Config{URL: u, Seed: seed, Steps: m.Steps, Keep: keep}
+	if trace {
 		cfg.Trace = m.Out
 	}
 	r, err := Run(ctx, cfg)

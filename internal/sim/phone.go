@@ -34,12 +34,16 @@ type phone struct {
 	boot         int64 // moment of the last boot, by the world's clock
 	boots        int
 	skew         int64 // of its wall clock, milliseconds
-	deadly       int   // the points until it is killed; 0 = it is not
+	profile      string
+	app          uint32 // the schema version that the app was built for; 0 = none in particular
+	deadly       int    // the points until it is killed; 0 = it is not
 	point        string
 
 	backup     *memstore.Store
 	backupDisk disk
 	lastSeq    uint64 // of the last checkpoint, for S11
+
+	held map[satchel.ID]string // records that it held when the database lost them, to be salvaged; by kind
 }
 
 // disk is what was durable on a phone at some moment.
@@ -48,6 +52,12 @@ type disk struct {
 	read  uint64              // last line of the verdict log that was read
 	mine  map[satchel.ID]*own // records with own values that must be shown
 	order uint64              // last place in the outbox that was read
+
+	damaged  bool              // what is shown may be wrong, until the phone has compared it
+	hurt     bool              // rows of the outbox were lost or spoilt
+	repaired bool              // and what that brought is not shown yet
+	heard    map[uint64]uint64 // of lines of the verdict log, by order: the commits of the verdicts that were read
+	excused  bool              // a repair may come
 }
 
 // own is what a phone must show of a record by its own mutations: the record itself (the mark "") and its fields.
@@ -65,7 +75,9 @@ type mark struct {
 }
 
 func (d disk) clone() disk {
-	c := disk{owes: map[satchel.ID]bool{}, read: d.read, mine: map[satchel.ID]*own{}, order: d.order}
+	c := d
+	c.owes, c.mine, c.heard = map[satchel.ID]bool{}, map[satchel.ID]*own{}, map[uint64]uint64{}
+	maps.Copy(c.heard, d.heard)
 	for id := range d.owes {
 		c.owes[id] = true
 	}
@@ -87,8 +99,8 @@ type outcome struct {
 	rights bool
 }
 
-func (w *world) newPhone(login string) (*phone, error) {
-	p := &phone{w: w, login: login, name: fmt.Sprintf("%s-%d", login, len(w.phones)), store: memstore.New(), boot: w.clock.Load(),
+func (w *world) newPhone(login, profile string) (*phone, error) {
+	p := &phone{w: w, login: login, profile: profile, name: fmt.Sprintf("%s-%d", login, len(w.phones)), store: memstore.New(), boot: w.clock.Load(),
 		budget: []uint32{0, 16 << 10, 1 << 10}[len(w.phones)%3], disk: disk{}.clone()}
 	return p, p.open()
 }
@@ -107,8 +119,8 @@ func (p *phone) open() (err error) {
 		Monotonic: func() (string, uint64) {
 			return fmt.Sprintf("%s/%d", p.name, p.boots), uint64(p.w.clock.Load() - p.boot)
 		},
-		MaxBytes: p.budget,
-		Step:     p.step,
+		MaxBytes: p.budget, Profile: p.profile, SchemaVersion: p.app,
+		Step: p.step,
 	})
 	return err
 }
@@ -116,6 +128,9 @@ func (p *phone) open() (err error) {
 // step is called by the client at each point where a kill must be harmless.
 func (p *phone) step(point string) {
 	p.point = point
+	if p.hurt && (point == "gap:after" || point == "number:after") {
+		p.w.standsIn(p)
+	}
 	if p.deadly == 0 {
 		return
 	}
@@ -184,12 +199,12 @@ func (w *world) after(p *phone, o outcome) {
 	case o.err != nil:
 		w.tracef("%s: sync: %v", p.name, o.err)
 	default:
-		w.tracef("%s: sync: sent %d settled %d pending %d changes %d checkpoint=%v more=%v forked=%d", p.name, o.res.Sent,
-			len(o.res.Settled), o.res.Pending, o.res.Changes, o.res.Checkpoint, o.res.More, o.res.Forked)
+		w.tracef("%s: sync: sent %d settled %d pending %d changes %d checkpoint=%v more=%v%s", p.name, o.res.Sent,
+			len(o.res.Settled), o.res.Pending, o.res.Changes, o.res.Checkpoint, o.res.More, beside(o.res))
 	}
-	w.act.Forks += o.res.Forked
+	w.took(p, o.res)
 	w.learn(p)
-	if !o.killed && errors.Is(o.err, satchelclient.ErrSignInAgain) {
+	if !o.killed && (errors.Is(o.err, satchelclient.ErrSignInAgain) || errors.Is(o.err, satchelclient.ErrDeviceRevoked)) {
 		if err := w.signIn(p); err != nil {
 			w.tracef("%s: sign in: %v", p.name, err)
 		}
@@ -200,14 +215,32 @@ func (w *world) after(p *phone, o outcome) {
 		p.forget(^uint64(0))
 	}
 	w.checkOwn(p)
-	w.model.CheckPairs(w.ctx, p.holder()) // at any moment: what is shown is that of a checkpoint
-	if through && w.faults && w.one(3) {
+	if !p.damaged {
+		w.model.CheckPairs(w.ctx, p.holder()) // at any moment: what is shown is that of a checkpoint
+	}
+	if through && !p.damaged && w.faults && w.one(3) {
 		w.checkHeld(p)
 	}
 }
 
+// beside spells what is rare in a result.
+func beside(r satchelclient.Result) (text string) {
+	for _, c := range []struct {
+		n    int
+		what string
+	}{{r.Forked, "forked"}, {r.Repaired, "repaired"}, {r.Restored, "offered again"}, {int(r.Skipped), "skipped"}} {
+		if c.n > 0 {
+			text += fmt.Sprintf(" %s %d", c.what, c.n)
+		}
+	}
+	return text
+}
+
 // learn reads what the phone's store says of verdicts and checkpoints.
 func (w *world) learn(p *phone) {
+	if w.act.Restores > 0 || p.hurt { // older lines may have gone and come again
+		p.read = 0
+	}
 	for {
 		lines, err := p.client.Settled(w.ctx, p.read, 100)
 		if err != nil {
@@ -216,7 +249,15 @@ func (w *world) learn(p *phone) {
 		}
 		for _, l := range lines {
 			p.read = l.Order
+			if seq, known := p.heard[l.Order]; known && seq == l.Verdict.Seq || w.model.Gone(l.Verdict.Seq) {
+				continue
+			}
+			p.heard[l.Order] = l.Verdict.Seq
 			id := satchel.MustParseID(l.Mutation.Id)
+			if l.Mutation.Envelope != nil {
+				w.model.Stands(l.Mutation)
+				continue
+			}
 			m := w.model.Muts[id]
 			if m == nil {
 				w.fail("S2", "%s got a verdict of a mutation that nobody recorded: %s", p.name, id)
@@ -295,6 +336,9 @@ func (w *world) noted(p *phone) {
 			if err := proto.Unmarshal(value, m); err != nil {
 				return err
 			}
+			if len(k) > 8 || m.Envelope != nil { // nobody recorded it
+				return nil
+			}
 			p.order = orderOf(k)
 			id := satchel.MustParseID(m.Id)
 			if w.model.Muts[id] == nil {
@@ -303,7 +347,7 @@ func (w *world) noted(p *phone) {
 			}
 			p.owes[id] = true
 			for _, op := range m.Ops {
-				w.tracef("  %s %s on rev %d: %v", op.Kind, op.RecordId, op.BaseRev, op.Action)
+				w.tracef("  %s %s on rev %d: %v", op.Kind, op.RecordId, op.BaseRev&(1<<40-1), op.Action)
 			}
 			p.keep(id, m.Ops)
 			return nil

@@ -25,7 +25,7 @@ func text(v any) string {
 
 // holder is the phone as the model sees it.
 func (p *phone) holder() model.Holder {
-	return model.Holder{Name: p.name, Login: p.login, Person: p.w.people[p.login], Client: p.client, Store: p.store}
+	return model.Holder{Name: p.name, Login: p.login, Person: p.w.people[p.login], Client: p.client, Store: p.store, Profile: p.profile}
 }
 
 // hand is the person at the phone.
@@ -64,8 +64,35 @@ func (w *world) clash(p *phone) {
 	}
 }
 
+// hopeless creates what will be refused, and more that hangs under it.
+func (w *world) hopeless(p *phone) {
+	h := w.hand(p)
+	account, any := h.Any("account")
+	if !any {
+		return
+	}
+	v := w.id()
+	first, second, third := new(satchelclient.Batch), new(satchelclient.Batch), new(satchelclient.Batch)
+	first.CreateAs("visit", v, satchelclient.Fields{"account": account.ID, "subject": w.text(), "satisfaction": 9})
+	second.CreateAs("task", w.id(), satchelclient.Fields{"assignee": w.people[p.login].String(), "title": w.text(), "visit": v})
+	second.Patch("visit", v, satchelclient.Fields{"summary": w.text()})
+	third.CreateAs("photo", w.id(), satchelclient.Fields{"visit": v, "caption": w.text(), "blob": fmt.Sprintf("%064x", w.rnd.Uint64())})
+	for _, b := range []*satchelclient.Batch{first, second, third} {
+		w.put(p, b)
+		if w.one(3) {
+			w.sync(p) // the rest is recorded on what was refused, or is it gone?
+		}
+	}
+}
+
 // record lets a person do something on what his phone shows.
 func (w *world) record(p *phone) {
+	if p.app > 0 && w.one(6) { // an app that is newer than the server
+		b := new(satchelclient.Batch)
+		b.CreateAs("memo", w.id(), satchelclient.Fields{"owner": w.people[p.login].String(), "text": w.text()})
+		w.put(p, b)
+		return
+	}
 	if b := w.hand(p).Draw(); b != nil {
 		w.put(p, b)
 	}
@@ -93,7 +120,7 @@ func (w *world) put(p *phone, b *satchelclient.Batch) {
 
 // trouble happens to a phone or its way.
 func (w *world) trouble(p *phone) error {
-	switch n := w.rnd.IntN(20); {
+	switch n := w.rnd.IntN(30); {
 	case n < 5:
 		p.noUp, p.noDown = w.one(2), w.one(2)
 		if p.noUp || p.noDown {
@@ -103,26 +130,25 @@ func (w *world) trouble(p *phone) error {
 	case n < 9:
 		p.noUp, p.noDown = false, false
 	case n < 11:
-		p.backup, p.backupDisk = p.store.Clone(), p.disk.clone()
-		w.tracef("%s: its store is backed up", p.name)
+		w.backUp(p)
 	case n < 13 && p.backup != nil:
-		w.act.Restores++
-		w.tracef("%s: its store is rolled back", p.name)
-		p.store, p.disk = p.backup.Clone(), p.backupDisk.clone()
-		p.lastSeq = p.place().Seq
-		p.boots++
-		p.boot = w.clock.Load()
-		return p.open()
+		return w.rewind(p)
 	case n < 15 && len(w.phones) < 12:
-		twin := &phone{w: w, login: p.login, name: fmt.Sprintf("%s-%d", p.login, len(w.phones)), store: p.store.Clone(), disk: p.disk.clone(),
-			boot: w.clock.Load(), budget: p.budget, lastSeq: p.lastSeq}
-		w.act.Clones++
-		w.tracef("%s: its store is cloned, both live on: %s", p.name, twin.name)
-		w.phones = append(w.phones, twin)
-		return twin.open()
+		return w.clone(p)
 	case n < 17:
 		p.skew = (w.rnd.Int64N(5) - 2) * 86_400_000
 		w.tracef("%s: its clock is wrong by %d ms", p.name, p.skew)
+	case n < 20:
+		return w.damageRecords(p)
+	case n < 22:
+		return w.damageOutbox(p)
+	case n < 24:
+		p.profile = w.pick("", "phone", "mini_program")
+		w.act.Profiles++
+		w.tracef("%s: follows by the profile %q", p.name, p.profile)
+		return p.open()
+	case n < 26:
+		w.revoke(p)
 	default:
 		w.act.Reboots++
 		w.tracef("%s: reboots", p.name)
@@ -131,33 +157,49 @@ func (w *world) trouble(p *phone) error {
 	return nil
 }
 
+// phone draws one. A clone more or less changes nothing about the draws of others.
+func (w *world) phone() *phone {
+	n := w.rnd.IntN(16)
+	if n >= len(w.phones) {
+		n %= w.founders
+	}
+	return w.phones[n]
+}
+
 // step is one thing that happens.
 func (w *world) step() error {
-	w.at++
-	w.pass(time.Duration(w.rnd.IntN(300)) * time.Second)
 	w.deliverLate()
 	w.restart() // of a change of rights or a job, in the step before
-	p := w.phones[w.rnd.IntN(len(w.phones))]
+	if what, ok := w.events[w.at]; ok {
+		return w.happen(what)
+	}
+	p := w.phone()
 	p.replica = w.rnd.IntN(len(w.replicas))
 	switch n := w.rnd.IntN(100); {
-	case n < 42:
-		w.record(p)
-	case n < 45:
+	case n < 36:
+		for range 1 + w.rnd.IntN(3) {
+			w.record(p)
+		}
+	case n < 39:
 		w.clash(p)
-	case n < 74:
+	case n < 41:
+		w.hopeless(p)
+	case n < 69:
 		for range 1 + w.rnd.IntN(4) {
 			w.sync(p)
 		}
-	case n < 82:
+	case n < 80:
 		return w.trouble(p)
-	case n < 86:
+	case n < 84:
 		w.breakDatabase()
-	case n < 90:
+	case n < 88:
 		w.meanwhile()
-	case n < 94:
+	case n < 92:
 		if err := w.changeRights(w.replicas[w.rnd.IntN(len(w.replicas))].app); err != nil {
 			w.tracef("rights: %v", err)
 		}
+	case n < 94:
+		return w.resolve()
 	default:
 		ran, err := w.replicas[w.rnd.IntN(len(w.replicas))].app.Jobs.Step(w.ctx)
 		w.tracef("jobs: %d, %v", ran, err)
@@ -169,6 +211,11 @@ func (w *world) step() error {
 func (w *world) heal() error {
 	w.tracef("healing")
 	w.faults = false
+	if w.publishes && !w.newer {
+		if err := w.publish(); err != nil {
+			return err
+		}
+	}
 	w.at += 1 << 20 // everything late arrives now
 	w.deliverLate()
 	w.at -= 1 << 20
@@ -178,6 +225,9 @@ func (w *world) heal() error {
 	}
 	if err := w.enableAll(); err != nil {
 		return fmt.Errorf("sim: people cannot be enabled: %w", err)
+	}
+	if err := w.rename(); err != nil {
+		return fmt.Errorf("sim: nobody can be renamed: %w", err)
 	}
 	for round := range 12 {
 		w.at++
@@ -191,17 +241,19 @@ func (w *world) heal() error {
 		for _, p := range w.phones {
 			p.noUp, p.noDown, p.replica = false, false, round%2
 			r, err := p.client.Sync(w.ctx)
+			w.took(p, r)
 			w.learn(p)
-			if errors.Is(err, satchelclient.ErrSignInAgain) {
+			if errors.Is(err, satchelclient.ErrSignInAgain) || errors.Is(err, satchelclient.ErrDeviceRevoked) {
 				if err := w.signIn(p); err != nil {
 					w.fail("S20", "%s cannot sign in: %v", p.name, err)
 				}
 				r, err = p.client.Sync(w.ctx)
+				w.took(p, r)
 				w.learn(p)
 			}
-			w.act.Forks += r.Forked
-			w.tracef("%s: sync: sent %d settled %d pending %d changes %d, %v", p.name, r.Sent, len(r.Settled), r.Pending, r.Changes, err)
-			busy += r.Sent + r.Changes
+			w.tracef("%s: sync: sent %d settled %d pending %d changes %d%s at %d, %v", p.name, r.Sent, len(r.Settled), r.Pending, r.Changes, beside(r),
+				p.place().Seq&(1<<40-1), err)
+			busy += r.Sent + r.Changes + r.Repaired
 			if err != nil {
 				busy++
 				if round == 11 {

@@ -19,6 +19,7 @@ import (
 	"github.com/satchel-sync/satchel/internal/app"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/internal/sim/model"
+	"github.com/satchel-sync/satchel/syncengine"
 )
 
 // Of the organisation. The password guards made-up data in a database that is dropped.
@@ -49,31 +50,36 @@ type replica struct {
 
 // world is one run. It belongs to one goroutine, but for what the product itself does beside it.
 type world struct {
-	ctx      context.Context
-	cfg      Config
-	rnd      *rand.Rand
-	db       *pgxpool.Pool // the model's own connections: no fault strikes them
-	replicas []*replica
-	blobs    string
-	org      satchel.ID
-	people   map[string]satchel.ID
-	teams    map[string]satchel.ID
-	phones   []*phone
-	clock    atomic.Int64 // milliseconds
-	at       int          // the step
-	faults   bool         // the network loses, phones are killed
-	bad      int          // per thousand, of each kind of loss
-	late     []letter
-	minted   uint64 // ids so far
-	texts    int    // unique values written so far
-	model    *model.Model
-	act      Activity
-	failed   []string
+	ctx       context.Context
+	cfg       Config
+	rnd       *rand.Rand    // of the step
+	db        *pgxpool.Pool // the model's own connections: no fault strikes them
+	replicas  []*replica
+	blobs     string
+	org       satchel.ID
+	people    map[string]satchel.ID
+	teams     map[string]satchel.ID
+	phones    []*phone
+	founders  int          // of phones
+	clock     atomic.Int64 // milliseconds
+	at        int          // the step
+	faults    bool         // the network loses, phones are killed
+	bad       int          // per thousand, of each kind of loss
+	late      []letter
+	minted    uint64        // ids of this step
+	texts     int           // unique values written in this step
+	events    map[int]event // by step, in place of what it would draw
+	copied    *copied       // an older state of the database; nil = none
+	newer     bool          // a schema with more was published
+	publishes bool          // it will be, sooner or later
+	model     *model.Model
+	act       Activity
+	failed    []string
 }
 
 func newWorld(ctx context.Context, cfg Config) (w *world, err error) {
-	w = &world{ctx: ctx, cfg: cfg, rnd: rand.New(rand.NewPCG(cfg.Seed, 0x5a7c4e1)), people: map[string]satchel.ID{},
-		teams: map[string]satchel.ID{}}
+	w = &world{ctx: ctx, cfg: cfg, people: map[string]satchel.ID{}, teams: map[string]satchel.ID{}}
+	w.enter(0)
 	w.clock.Store(time.Date(2026, 11, 30, 1, 0, 0, 0, time.UTC).UnixMilli()) // facts lie in months: the run crosses their edge
 	defer func() {
 		if err != nil {
@@ -88,17 +94,29 @@ func newWorld(ctx context.Context, cfg Config) (w *world, err error) {
 	}
 	for range 2 {
 		r := &replica{wire: newWire()}
-		if r.pool, err = pg.Open(ctx, cfg.URL, pg.Options{AppName: "sim replica", MaxConns: 6, Dial: r.wire.dial}); err != nil {
+		w.replicas = append(w.replicas, r)
+		r.pool, err = pg.Open(ctx, cfg.URL, pg.Options{AppName: "sim replica", MaxConns: 6, Dial: r.wire.dial, OnConnect: syncengine.CheckLine})
+		if err != nil {
 			return w, err
 		}
-		w.replicas = append(w.replicas, r)
-		r.app, err = app.New(ctx, app.Config{Pool: r.pool, BlobURL: (&url.URL{Scheme: "file", Path: w.blobs}).String(), Secret: secret,
-			Identity: app.Identity{Hashing: identity.Argon2{MemoryKiB: 64, Passes: 1, Lanes: 1}, AddressPerSecond: -1}, Now: w.now})
-		if err != nil {
+		if err = w.serve(r); err != nil {
 			return w, err
 		}
 	}
 	return w, w.found()
+}
+
+// serve starts a replica's product anew, which knows nothing of before.
+func (w *world) serve(r *replica) (err error) {
+	r.app, err = app.New(w.ctx, app.Config{Pool: r.pool, BlobURL: (&url.URL{Scheme: "file", Path: w.blobs}).String(), Secret: secret,
+		Identity: app.Identity{Hashing: identity.Argon2{MemoryKiB: 64, Passes: 1, Lanes: 1}, AddressPerSecond: -1}, Now: w.now})
+	return err
+}
+
+// enter begins a step. What it draws follows from the seed and its number alone, whatever other steps there are.
+func (w *world) enter(step int) {
+	w.at, w.minted, w.texts = step, 0, 0
+	w.rnd = rand.New(rand.NewPCG(w.cfg.Seed, 0x5a7c4e1+uint64(step)))
 }
 
 // found makes the organisation, its people and one phone or two for each.
@@ -134,7 +152,7 @@ func (w *world) found() (err error) {
 		return err
 	}
 	for _, name := range []string{"dina", "mei", "ann", "ann", "ben", "ass", "sam", "cem"} {
-		p, err := w.newPhone(name)
+		p, err := w.newPhone(name, "")
 		if err != nil {
 			return err
 		}
@@ -144,7 +162,8 @@ func (w *world) found() (err error) {
 		}
 		p.backup, p.backupDisk = p.store.Clone(), p.disk.clone()
 	}
-	return nil
+	w.founders = len(w.phones)
+	return w.foresee()
 }
 
 func (w *world) close() {
@@ -152,7 +171,12 @@ func (w *world) close() {
 		w.db.Close()
 	}
 	for _, r := range w.replicas {
-		r.pool.Close()
+		if r.pool != nil {
+			r.pool.Close()
+		}
+	}
+	if w.copied != nil {
+		_ = w.forgetCopy() // the whole server ends soon
 	}
 	_ = os.RemoveAll(w.blobs) // in the temporary folder
 }
@@ -166,7 +190,7 @@ func (w *world) pick(names ...string) string { return names[w.rnd.IntN(len(names
 // id mints a UUIDv7 from the seed, so that what is sorted by ids is sorted the same way in each run.
 func (w *world) id() (id satchel.ID) {
 	w.minted++
-	binary.BigEndian.PutUint64(id[8:], w.cfg.Seed<<32|w.minted)
+	binary.BigEndian.PutUint64(id[8:], w.cfg.Seed<<40|uint64(w.at&0xffff)<<16|w.minted)
 	binary.BigEndian.PutUint64(id[:8], uint64(w.clock.Load())<<16|w.minted&0xfff)
 	id[6] = id[6]&0x0f | 0x70
 	id[8] = id[8]&0x3f | 0x80
@@ -179,7 +203,7 @@ func (w *world) one(n int) bool { return w.rnd.IntN(n) == 0 }
 // text is a value that nobody wrote before, so that it can be found again.
 func (w *world) text() string {
 	w.texts++
-	return fmt.Sprintf("<%d>", w.texts)
+	return fmt.Sprintf("<%d.%d>", w.at, w.texts)
 }
 
 func (w *world) tracef(format string, args ...any) {
@@ -205,6 +229,7 @@ func (w *world) admin() *satchel.Principal {
 // changeRights moves people and teams about, as an administrator does, on some replica.
 func (w *world) changeRights(a *app.App) error {
 	w.act.RightsChanged++
+	w.act.Revoked++ // of somebody, nearly always
 	name := movable[w.rnd.IntN(len(movable))]
 	patch := identity.PersonPatch{Person: w.people[name]}
 	switch n := w.rnd.IntN(10); {
@@ -275,8 +300,7 @@ func (w *world) meanwhile() {
 	w.faults = false
 	defer func() { w.faults = was }()
 	w.disarm()
-	p := w.phones[w.rnd.IntN(len(w.phones))]
-	q := w.phones[w.rnd.IntN(len(w.phones))]
+	p, q := w.phone(), w.phone()
 	if p == q || p.noUp || q.noUp || p.noDown || q.noDown {
 		return
 	}
@@ -331,6 +355,7 @@ func (w *world) meanwhile() {
 	w.after(p, *firstDone)
 	if secondDone.rights {
 		w.act.RightsChanged++
+		w.act.Revoked++
 	} else {
 		w.after(q, *secondDone)
 	}

@@ -117,6 +117,14 @@ func (h *Hand) Draw() *satchelclient.Batch {
 			}
 		}
 		return nil
+	case n < 35:
+		kind := h.Pick("account", "account", "contact")
+		loser, ok := h.Any(kind)
+		into, also := h.Any(kind)
+		if !ok || !also || loser.ID == into.ID {
+			return nil
+		}
+		b.Command(kind, loser.ID, "record.merge", satchelclient.Fields{"into": into.ID.String()})
 	case n < 44:
 		b.Patch("account", account.ID, nil, satchelclient.Increment("visit_count", 1+h.Rnd.Int64N(3)))
 	case n < 60:

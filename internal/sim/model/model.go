@@ -28,6 +28,12 @@ type Model struct {
 	Trace func(format string, args ...any)
 
 	reader *syncengine.Engine
+	past   map[satchel.ID][]fate // of mutations whose runs may be trimmed
+	closed map[satchel.ID]string // states of kept mutations whose rows may be gone
+	texts  string                // what they kept
+	stands map[satchel.ID]uint64 // skips and envelopes, which nobody recorded: the last number of each
+	gone   [2]uint64             // commits that a database lost: above the first, below the second
+	unsent map[satchel.ID]bool   // refused, which a restored database forgot
 }
 
 func (m *Model) tracef(format string, args ...any) {
@@ -87,6 +93,7 @@ type Holder struct {
 	Person      satchel.ID
 	Client      *satchelclient.Client
 	Store       satchelclient.Store
+	Profile     string // by which it follows
 }
 
 // Shown lists what a phone shows of a kind, oldest first.

@@ -22,6 +22,7 @@ import (
 type stored struct {
 	rec     *schema.Record
 	buckets []int64
+	root    satchel.ID // that it was merged into
 }
 
 // Office is what the database holds at a moment.
@@ -31,6 +32,7 @@ type Office struct {
 	all    map[satchel.ID]stored
 	names  map[int64]access.Bucket
 	nums   map[access.Bucket]int64
+	purged map[satchel.ID]satchel.ID // records that only history has, with their roots
 }
 
 // Office reads the database.
@@ -44,11 +46,12 @@ func (m *Model) Office(ctx context.Context) (o *Office, err error) {
 			return nil, err
 		}
 	}
-	o = &Office{all: map[satchel.ID]stored{}, names: map[int64]access.Bucket{}, nums: map[access.Bucket]int64{}}
+	o = &Office{all: map[satchel.ID]stored{}, names: map[int64]access.Bucket{}, nums: map[access.Bucket]int64{},
+		purged: map[satchel.ID]satchel.ID{}}
 	if o.schema, o.dir, err = m.reader.Org(ctx, m.Org); err != nil {
 		return nil, err
 	}
-	rows, err := m.DB.Query(ctx, `SELECT id, kind, rev, data, author, event_ms, deleted, buckets FROM record WHERE org_id = $1`, m.Org)
+	rows, err := m.DB.Query(ctx, `SELECT id, kind, rev, data, author, event_ms, deleted, buckets, root FROM record WHERE org_id = $1`, m.Org)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +59,7 @@ func (m *Model) Office(ctx context.Context) (o *Office, err error) {
 		st := stored{rec: &schema.Record{}}
 		r := st.rec
 		var data []byte
-		if err := rows.Scan(&r.ID, &r.Kind, &r.Rev, &data, &r.Author, &r.EventMS, &r.Deleted, &st.buckets); err != nil {
+		if err := rows.Scan(&r.ID, &r.Kind, &r.Rev, &data, &r.Author, &r.EventMS, &r.Deleted, &st.buckets, &st.root); err != nil {
 			return nil, err
 		}
 		if err := json.Unmarshal(data, &r.Data); err != nil {
@@ -66,6 +69,18 @@ func (m *Model) Office(ctx context.Context) (o *Office, err error) {
 	}
 	if rows.Err() != nil {
 		return nil, rows.Err()
+	}
+	if rows, err = m.DB.Query(ctx, `SELECT DISTINCT ON (record_id) record_id, coalesce(before ->> 'root', '') FROM history
+		WHERE org_id = $1 AND op = 'purge' ORDER BY record_id, id DESC`, m.Org); err != nil {
+		return nil, err
+	}
+	var id satchel.ID
+	var root string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &root}, func() error {
+		o.purged[id], _ = satchel.ParseID(root) // none = it was not merged
+		return nil
+	}); err != nil {
+		return nil, err
 	}
 	if rows, err = m.DB.Query(ctx, `SELECT stem, month, num FROM bucket_name WHERE org_id = $1`, m.Org); err != nil {
 		return nil, err
@@ -79,19 +94,50 @@ func (m *Model) Office(ctx context.Context) (o *Office, err error) {
 	return o, err
 }
 
+// has tells whether there is, or was, a record of that id.
+func (o *Office) has(id satchel.ID) bool {
+	_, here := o.all[id]
+	_, purged := o.purged[id]
+	return here || purged
+}
+
+// rootOf gives the record in which the work on a record goes on.
+func (o *Office) rootOf(id satchel.ID) satchel.ID {
+	for range 32 {
+		next := o.all[id].root
+		if _, here := o.all[id]; !here {
+			next = o.purged[id]
+		}
+		if next.IsZero() {
+			break
+		}
+		id = next
+	}
+	return id
+}
+
 // kindsHeld are those that phones are compared by.
-var kindsHeld = []string{"account", "contact", "visit", "photo", "task", "quote", "approval", "notice", "attention", "person", "team"}
+var kindsHeld = []string{"account", "contact", "visit", "photo", "task", "quote", "approval", "notice", "attention", "person", "team", "memo"}
 
 // Compare tells where a phone at a checkpoint of the office's moment holds other than its person may see, or less (S13).
 func (m *Model) Compare(ctx context.Context, p Holder, o *Office) {
 	person := p.Person
 	who, _ := o.dir.Person(person)
 	g := access.NewGrants(o.schema, who.Roles)
-	follow := access.Follow(g, o.dir, person)
+	follow, first := access.Follow(g, o.dir, person), ""
+	if profile := o.schema.Profile(p.Profile); p.Profile != "" && profile != nil {
+		zone, err := time.LoadLocation(m.TimeZone)
+		if err != nil {
+			m.Fail("S13", "the time zone: %v", err)
+			return
+		}
+		follow, first = access.Only(follow, profile.Kinds), access.FirstMonth(m.Now(), zone, profile.Months)
+	}
 	overlaid := map[satchel.ID]bool{} // own work on top: what stands below it does not show
 	err := p.Store.View(ctx, func(tx satchelclient.ReadTx) error {
 		return tx.Scan(satchelclient.TableOverlay, nil, nil, func(key, _ []byte) error {
 			overlaid[satchel.ID(key[:16])] = true
+			overlaid[o.rootOf(satchel.ID(key[:16]))] = true
 			return nil
 		})
 	})
@@ -111,7 +157,9 @@ func (m *Model) Compare(ctx context.Context, p Holder, o *Office) {
 		}
 		places := make([]access.Bucket, 0, len(st.buckets))
 		for _, num := range st.buckets {
-			places = append(places, o.names[num])
+			if b := o.names[num]; b.Month == "" || b.Month >= first {
+				places = append(places, b)
+			}
 		}
 		r, has := shown[id]
 		delete(shown, id)
@@ -119,10 +167,13 @@ func (m *Model) Compare(ctx context.Context, p Holder, o *Office) {
 		switch {
 		case sees != has && sees:
 			m.Fail("S13", "%s lacks the %s %s at rev %d", p.Name, st.rec.Kind, id, st.rec.Rev)
+			m.traceHeads(ctx, id)
 		case sees != has:
 			m.Fail("S13", "%s shows the %s %s, which is not for %s (deleted %v)", p.Name, st.rec.Kind, id, p.Login, st.rec.Deleted)
+			m.traceHeads(ctx, id)
 		case has && r.Rev != st.rec.Rev:
 			m.Fail("S13", "%s has the %s %s at rev %d, it is at %d", p.Name, st.rec.Kind, id, r.Rev, st.rec.Rev)
+			m.traceHeads(ctx, id)
 		case has && st.rec.Kind != "attention":
 			if got, want := Canonical(r.Fields), masked(g, st.rec); got != want {
 				m.Fail("S13", "%s shows the %s %s as %s, for %s it is %s", p.Name, st.rec.Kind, id, got, p.Login, want)
@@ -134,6 +185,20 @@ func (m *Model) Compare(ctx context.Context, p Holder, o *Office) {
 			m.Fail("S13", "%s shows the %s %s, which the office does not have", p.Name, r.Kind, id)
 		}
 	}
+}
+
+// traceHeads tells where a record lies and lay.
+func (m *Model) traceHeads(ctx context.Context, id satchel.ID) {
+	var heads, clock string
+	if err := m.DB.QueryRow(ctx, `SELECT coalesce(string_agg(format('%s at %s present=%s, digest moved at %s', n.stem || ' ' || n.month, h.seq, h.present,
+		(SELECT max(last_seq) FROM bucket b WHERE b.org_id = $1 AND b.num = h.bucket)), '; '), '') FROM head h
+		LEFT JOIN bucket_name n ON n.org_id = $1 AND n.num = h.bucket WHERE h.org_id = $1 AND h.record_id = $2`, m.Org, id).Scan(&heads); err != nil {
+		heads = err.Error()
+	}
+	if err := m.DB.QueryRow(ctx, `SELECT format('%s, horizon %s', seq, horizon) FROM org_clock WHERE org_id = $1`, m.Org).Scan(&clock); err != nil {
+		clock = err.Error()
+	}
+	m.tracef("  the clock is at %s; its heads: %s", clock, heads)
 }
 
 // Canonical is a JSON object with its keys in order.
