@@ -88,7 +88,8 @@ func (d *Desk) Salvaged(ctx context.Context, p *satchel.Principal, limit int, af
 	return list, next, nil
 }
 
-// Resolve brings a salvaged row back, or discards it. Needs the right [Right].
+// Resolve brings a salvaged row back, which only who may read every value of it may do (else REJECTED FIELD_FORBIDDEN),
+// or discards it. Needs the right [Right].
 func (d *Desk) Resolve(ctx context.Context, p *satchel.Principal, record satchel.ID, restore bool) (syncengine.Verdict, error) {
 	if _, err := d.may(ctx, p); err != nil {
 		return syncengine.Verdict{}, err

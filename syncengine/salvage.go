@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -217,8 +218,9 @@ DELETE FROM salvage WHERE org_id = $1 AND record_id = $2`
 
 // ResolveSalvage settles a salvaged row: restore makes the record again, by its author of then if he is known, or brings
 // back the fields that differ from the record as it stands, the office's decision also about fields that no device may
-// write. Otherwise the row is discarded. A restore that breaks a rule of the kind is REJECTED and the row stays. Who
-// comes second finds no row: NOT_FOUND.
+// write. Otherwise the row is discarded. A restore that breaks a rule of the kind is REJECTED and the row stays; so is one
+// that holds a value that p may not read (FIELD_FORBIDDEN): a device offered it, and nobody restores what he has not seen.
+// History names p. Who comes second finds no row: NOT_FOUND.
 func (e *Engine) ResolveSalvage(ctx context.Context, p *satchel.Principal, record satchel.ID, restore bool) (Verdict, error) {
 	if !restore {
 		tag, err := e.cfg.Pool.Exec(ctx, sqlDropSalvage, p.Org, record)
@@ -263,6 +265,7 @@ func (e *Engine) restoreSalvage(ctx context.Context, p *satchel.Principal, recor
 	if err := b.load(ctx); err != nil {
 		return Verdict{}, err
 	}
+	b.person = p.Person // who answers for it; what he may do is not asked
 	a := &attempt{b: b, m: b.in.Mutations[0], rows: map[satchel.ID]*row{}, at: b.now.UnixMilli(), system: true, verdict: Verdict{Status: Applied}}
 	if err := b.shielded("salvage", func() error { return a.bringBack(ctx, s, op) }); err != nil {
 		if r, ok := errors.AsType[*Refusal](err); ok {
@@ -301,6 +304,12 @@ func (a *attempt) bringBack(ctx context.Context, s SalvagedRow, op Op) error {
 	fields, err := a.fields(k, s.Fields)
 	if err != nil {
 		return err
+	}
+	g := a.b.e.grantsOf(a.b.org, a.b.org.roles(a.b.person))
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if right := g.Field(k.Name, name); right != schema.Read && right != schema.Write {
+			return refuse(satchel.ReasonFieldForbidden, name, "the row has a value that you may not read; somebody who may must restore it")
+		}
 	}
 	if r == nil {
 		author := s.Author

@@ -178,3 +178,31 @@ func TestS18NobodySalvagesWhatNoRestoreCanHaveLost(t *testing.T) {
 		t.Errorf("what a restore may have lost: %+v", got)
 	}
 }
+
+func TestS18NobodyRestoresAValueThatHeMayNotRead(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	ann := w.phone("Ann")
+	w.changeRights(`UPDATE person SET roles = ARRAY['assistant'] WHERE org_id = $1 AND id = $2`, w.org, w.people["Ben"])
+	parent, contact := ann.account("Orient"), satchel.NewID()
+	if err := w.engine.OpenEpoch(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.engine.Salvage(ctx, ann.who, []syncengine.SalvagedRow{{Record: contact, Kind: "contact", Rev: 3, Author: w.people["Ann"],
+		Fields: raw(map[string]any{"name": "Li", "account": parent.String(), "wechat": "wx_li"})}}); err != nil {
+		t.Fatal(err)
+	}
+	ben, dina := w.principal("Ben", satchel.ID{}), w.principal("Dina", satchel.ID{})
+	if v, err := w.engine.ResolveSalvage(ctx, ben, contact, true); err != nil || v.Status != syncengine.Rejected || v.Reason != satchel.ReasonFieldForbidden {
+		t.Errorf("an assistant, who reads no wechat: %+v %v", v, err)
+	}
+	if len(w.salvaged()) != 1 || w.count(`SELECT count(*) FROM record WHERE org_id = $1 AND id = $2`, w.org, contact) != 0 {
+		t.Error("the row did not stay")
+	}
+	if v, err := w.engine.ResolveSalvage(ctx, dina, contact, true); err != nil || v.Status != syncengine.Applied {
+		t.Errorf("%+v %v", v, err)
+	}
+	if n := w.count(`SELECT count(*) FROM history WHERE org_id = $1 AND record_id = $2 AND actor = $3`, w.org, contact, dina.Person); n != 1 {
+		t.Error("history does not name who brought it back")
+	}
+}
