@@ -20,7 +20,8 @@ import (
 // device that has not heard of it, acts on the root as an edit that has seen nothing of it.
 
 // MergeCommand is the command that merges the op's record into another one of its kind: {"into": "<uuid>"}. Both may be
-// named by what was merged into them. The person must see both, may change both and may delete the first. The other takes
+// named by what was merged into them. The person must see both, may change both and may delete the first. What the server
+// alone writes (approvals) is not moved, but by the system; history keeps it. The other takes
 // over what it has no value of, elements of sets, what was counted and the min and max of such fields; values that differ
 // stay as they are there, and history keeps those of the first. What hangs under the first hangs under the other then.
 const MergeCommand = "record.merge"
@@ -165,7 +166,9 @@ func (a *attempt) mergeRecords(ctx context.Context, k *schema.Kind, loser *row, 
 		return err
 	}
 	rootID := into.rec.ID
-	got := schema.Unite(k, into.rec, withoutParent(k, loser.rec, rootID), a.unitedBy(k, into.rec, loser.rec))
+	from, left := a.withoutServers(k, withoutParent(k, loser.rec, rootID), into.rec)
+	got := schema.Unite(k, into.rec, from, a.unitedBy(k, into.rec, loser.rec))
+	got.Lost = append(got.Lost, left...)
 	changed := make([]string, 0, len(got.Changed))
 	for _, c := range got.Changed {
 		changed = append(changed, c.Path)
@@ -247,6 +250,28 @@ func withoutParent(k *schema.Kind, rec *schema.Record, parent satchel.ID) *schem
 	rec = rec.Clone()
 	delete(rec.Data, k.Parent)
 	return rec
+}
+
+// withoutServers takes out of a record, where a person merges it, what the server alone writes: that one
+// quote was approved, or a file stored, says nothing of the other, and nobody makes it so by merging them. The values are
+// given for history.
+func (a *attempt) withoutServers(k *schema.Kind, rec, into *schema.Record) (*schema.Record, []schema.Value) {
+	var left []schema.Value
+	if a.system {
+		return rec, nil
+	}
+	for _, f := range k.Fields() {
+		v := rec.Data[f.Name]
+		if f.Merge != schema.ServerOnly || v == nil {
+			continue
+		}
+		if !schema.Equal(v, into.Data[f.Name]) {
+			left = append(left, schema.Value{Path: f.Name, Value: v, Policy: schema.UnitedAway})
+			rec = rec.Clone()
+			delete(rec.Data, f.Name)
+		}
+	}
+	return rec, left
 }
 
 // unitedBy is the edit by which a record takes over another: where it hangs under that one, it comes to hang where that

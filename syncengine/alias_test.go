@@ -301,3 +301,27 @@ func TestS9WhatOneCommitCannotLeadToTheRootAJobDoes(t *testing.T) {
 		t.Errorf("B's owner has %d of the contacts", got)
 	}
 }
+
+func TestS9WhatTheServerAloneWritesIsNotMovedByAPersonsMerge(t *testing.T) {
+	w := newWorld(t)
+	ann := w.phone("Ann")
+	acc, approved, dear := ann.account("Orient"), satchel.NewID(), satchel.NewID()
+	ann.mustDo(create("quote", approved, map[string]any{"account": acc.String(), "title": "small", "amount": 1}))
+	ann.mustDo(create("quote", dear, map[string]any{"account": acc.String(), "title": "dear", "amount": 1_000_000}))
+	for id, fields := range map[satchel.ID]map[string]any{
+		approved: {"approval_state": "approved", "approved_by": w.people["Mei"].String()}, dear: {"approval_state": nil}} {
+		if v, err := w.engine.Submit(context.Background(), syncengine.SystemMutation{Org: w.org, Source: "approval", Key: id.String(),
+			Ops: []syncengine.Op{patch("quote", id, 1, fields)}}); err != nil || v.Status != syncengine.Applied {
+			t.Fatalf("%+v %v", v, err)
+		}
+	}
+	ann.mustDo(mergeInto("quote", approved, dear))
+	got := w.record(dear)
+	if got.Data["approval_state"] != nil || got.Data["approved_by"] != nil {
+		t.Errorf("the dear one is approved by what a person merged into it: %v", got.Data)
+	}
+	if w.count(`SELECT count(*) FROM history WHERE org_id = $1 AND record_id = $2 AND lost -> 'approval_state' ->> 'value' = 'approved'
+		AND lost -> 'approved_by' ->> 'value' = $3`, w.org, dear, w.people["Mei"].String()) != 1 {
+		t.Error("history does not keep what stayed behind")
+	}
+}
