@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
+
+	"github.com/satchel-sync/satchel/internal/pg"
 )
 
 const (
@@ -17,12 +20,17 @@ const (
 	maxPerStep  = 100_000          // jobs in one Step; more means that jobs enqueue each other without end
 	keepDone    = time.Hour
 	keepGivenUp = 31 * 24 * time.Hour
+
+	minRest  = 100 * time.Millisecond // while the database is away at the start
+	maxRest  = 10 * time.Second
+	pingTime = 5 * time.Second
 )
 
 func (j *Jobs) rescueAfter() time.Duration { return j.cfg.Timeout + time.Minute }
 
 // Run works due jobs until ctx ends, then lets running ones finish for 20 s. Any number of replicas may run; each job
-// is given to one of them. It polls, and neither sends nor needs notifications. Its error is that it could not start.
+// is given to one of them. It polls, and neither sends nor needs notifications. While the database is away at the start,
+// it tries again with growing pauses; its error is that it cannot start for another reason.
 func (j *Jobs) Run(ctx context.Context) error {
 	workers := river.NewWorkers()
 	kinds := j.kinds()
@@ -53,19 +61,55 @@ func (j *Jobs) Run(ctx context.Context) error {
 	if j.cfg.Now != nil {
 		cfg.Test.Time = clock{j.cfg.Now}
 	}
-	client, err := river.NewClient(riverpgxv5.New(j.pool), cfg)
-	if err != nil {
-		return fmt.Errorf("jobs: %w", err)
-	}
-	if err := client.Start(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("jobs: %w", err)
+	client, err := j.start(ctx, cfg)
+	if err != nil || client == nil {
+		return err
 	}
 	<-ctx.Done()
 	<-client.Stopped()
 	return nil
+}
+
+// start starts a client, as soon as the database is there; nil = ctx has ended before. A client whose start failed is
+// left: it has stopped what it had begun.
+func (j *Jobs) start(ctx context.Context, cfg *river.Config) (*river.Client[pgx.Tx], error) {
+	rest := minRest
+	for try := 1; ; try++ {
+		client, err := river.NewClient(riverpgxv5.New(j.pool), cfg)
+		if err != nil {
+			return nil, fmt.Errorf("jobs: %w", err)
+		}
+		if err = j.ping(ctx); err == nil {
+			err = client.Start(ctx)
+		}
+		if err == nil {
+			return client, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		if class := pg.Classify(err); class != pg.Unavailable && class != pg.Timeout && class != pg.Canceled {
+			return nil, fmt.Errorf("jobs: %w", err)
+		}
+		if try&(try-1) == 0 { // the first, and ever fewer
+			j.cfg.Logger.Warn("jobs: the database is away; no job is worked until it is back", "try", try, "err", err)
+		}
+		pause := time.NewTimer(rest)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return nil, nil
+		case <-pause.C:
+		}
+		rest = min(2*rest, maxRest)
+	}
+}
+
+// ping asks whether the database answers, in bounded time: River's own question has no limit.
+func (j *Jobs) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTime)
+	defer cancel()
+	return j.pool.Ping(ctx)
 }
 
 type worker struct {
