@@ -1,6 +1,7 @@
 package syncengine_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -311,5 +312,44 @@ func TestF29ManyWritersInEveryOrderAllEnd(t *testing.T) {
 	wg.Wait()
 	if n := w.count(`SELECT sum((data ->> 'visit_count')::int) FROM record WHERE org_id = $1 AND kind = 'account'`, w.org); n != 6*12*3 {
 		t.Errorf("%d increments of %d", n, 6*12*3)
+	}
+}
+
+func TestS5AKeptMutationThatTakesTooLongHoldsUpOnlyItsOwnDevice(t *testing.T) {
+	w := newWorld(t)
+	engine, err := syncengine.New(syncengine.Config{Pool: w.pool, Jobs: w.jobs, Now: w.now, Deadline: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine.Command("slow", func(ctx context.Context, _ *syncengine.View, _ syncengine.Call) ([]syncengine.Op, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	ann, ben := w.phone("Ann"), w.phone("Ben") // in the order in which the job tries
+	hers, his := ann.account("hers"), ben.account("his")
+	quick := func(id satchel.ID) syncengine.Op { return patch("account", id, 1, map[string]any{"nickname": "n"}) }
+	for _, m := range []struct {
+		p  *phone
+		op syncengine.Op
+	}{{ann, syncengine.Op{Action: syncengine.Command, Record: hers, Kind: "account", Name: "slow"}}, {ann, quick(hers)}, {ben, quick(his)}} {
+		one := m.p.mutation(m.op)
+		one.SchemaVersion = 2
+		if v := m.p.send(one); v[0].Status != syncengine.Unsupported {
+			t.Fatalf("%+v", v)
+		}
+	}
+	name := "      - {name: phone, type: text, max_length: 40, label: {zh: 电话, en: Phone}}\n"
+	if _, err := engine.PublishSchema(context.Background(), w.org, bytes.Replace(schema.DefaultPack(), []byte(name),
+		[]byte(name+"      - {name: nickname, type: text, max_length: 40, label: {zh: 昵称, en: Nickname}}\n"), 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := engine.Handlers()[syncengine.JobUpgraded](context.Background(), w.org, nil); err == nil {
+		t.Error("the job is done although one is left: it would not be tried again")
+	}
+	if got := w.record(his).Data["nickname"]; got != "n" {
+		t.Errorf("behind another's slow one nothing is tried: %v", got)
+	}
+	if got := w.record(hers).Data["nickname"]; got != nil {
+		t.Errorf("what is behind it in its own queue has overtaken it: %v", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -348,11 +349,13 @@ func (e *Engine) jobUpgraded(ctx context.Context, org satchel.ID, _ json.RawMess
 }
 
 // tryAll tries kept mutations one after another, each found behind the one before, and tells how many it tried and how
-// many of them took effect; at most most of them, where that is not 0.
+// many of them took effect; at most most of them, where that is not 0. One that comes to no end (it takes too long, others
+// are in its way) lets only those of its own device wait for the job to be done again.
 func (e *Engine) tryAll(ctx context.Context, org satchel.ID, most int, find func(device satchel.ID, number int64) (pgx.Rows, error),
 	mark func(*SystemMutation)) (tried, applied int, err error) {
 	var device satchel.ID
 	var number int64
+	var failed error
 	for most == 0 || tried < most {
 		rows, err := find(device, number)
 		if err != nil {
@@ -379,7 +382,9 @@ func (e *Engine) tryAll(ctx context.Context, org satchel.ID, most int, find func
 		}
 		mark(&m)
 		_, state, err := e.try(ctx, m)
-		if err != nil {
+		if satchel.KindOf(err) == satchel.Contention && ctx.Err() == nil {
+			failed, number = err, math.MaxInt64
+		} else if err != nil {
 			return tried, applied, err
 		}
 		tried++
@@ -387,7 +392,7 @@ func (e *Engine) tryAll(ctx context.Context, org satchel.ID, most int, find func
 			applied++
 		}
 	}
-	return tried, applied, nil
+	return tried, applied, failed
 }
 
 const sqlOrgsUnsupported = `-- syncengine.OrgsUnsupported
