@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/satchel-sync/satchel/internal/app"
+	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/migrations"
 )
 
@@ -96,12 +97,12 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 			_ = t.Shutdown(end) // spans that nobody takes are lost
 		}()
 	}
-	db, err := c.open(ctx, std.err)
-	if err != nil {
+	var db *database
+	if err := patient(ctx, cfg.Logger, func() (err error) { db, err = c.open(ctx, std.err); return err }); err != nil {
 		return err
 	}
 	defer db.close()
-	if err := c.shape(ctx, db, cfg.Logger); err != nil {
+	if err := patient(ctx, cfg.Logger, func() error { return c.shape(ctx, db, cfg.Logger) }); err != nil {
 		return err
 	}
 	cfg.Pool = db.pool
@@ -118,6 +119,35 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 	defer stop()
 	go app.Breathe(breathing, os.Getenv("GOGC"))
 	return c.serve(ctx, a, l, std)
+}
+
+// How long a start waits for a Postgres that restarts, or starts beside it.
+const (
+	patience = 15 * time.Second
+	minRest  = 100 * time.Millisecond
+	maxRest  = 2 * time.Second
+)
+
+// patient does a step of the start again while the database is only away for a moment, with growing pauses.
+func patient(ctx context.Context, log *slog.Logger, step func() error) error {
+	until, rest := time.Now().Add(patience), minRest
+	for {
+		err := step()
+		if !pg.Away(err) || time.Now().Add(rest).After(until) {
+			return err
+		}
+		if rest == minRest {
+			log.Warn("the database does not answer; it is asked again", "for", patience, "err", err)
+		}
+		pause := time.NewTimer(rest)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return err
+		case <-pause.C:
+		}
+		rest = min(2*rest, maxRest)
+	}
 }
 
 // config turns flags into the product's configuration, all but what must be opened first.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/satchel-sync/satchel/internal/pgtest"
 )
@@ -129,6 +132,61 @@ func TestAServerRefusesADatabaseThatIsBehindUntilItIsMigrated(t *testing.T) {
 	}
 	r := serve(t, env, "--public-url=http://127.0.0.1:1/")
 	r.printing("http://127.0.0.1:1/#setup=")
+}
+
+// restarting stands before a database and drops connections as one that restarts does: of those counted from 1, the ones
+// for which away is true.
+func restarting(t *testing.T, address string, away func(n int) bool) (url string) {
+	t.Helper()
+	db, err := pgx.ParseConfig(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	network, target := "tcp", net.JoinHostPort(db.Host, fmt.Sprint(db.Port))
+	if strings.HasPrefix(db.Host, "/") {
+		network, target = "unix", fmt.Sprintf("%s/.s.PGSQL.%d", db.Host, db.Port)
+	}
+	go func() { // ends with the listener, and each connection with its ends
+		for n := 1; ; n++ {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if away(n) {
+				near.Close()
+				continue
+			}
+			go func() {
+				defer near.Close()
+				far, err := net.Dial(network, target)
+				if err != nil {
+					return
+				}
+				defer far.Close()
+				go func() { _, _ = io.Copy(far, near); far.Close() }()
+				_, _ = io.Copy(near, far)
+			}()
+		}
+	}()
+	return fmt.Sprintf("postgres://%s:%s@%s/%s?sslmode=disable", db.User, db.Password, l.Addr(), db.Database)
+}
+
+func TestAServerThatStartsOutlivesARestartOfPostgres(t *testing.T) {
+	t.Parallel()
+	// Away at the first question, between the first two steps, and when the loops begin.
+	url := restarting(t, pgtest.URL(t), func(n int) bool { return n <= 3 || n == 5 || n == 6 })
+	r := serve(t, production(t, url))
+	if status := r.end(syscall.SIGTERM); status != 0 {
+		t.Fatalf("exit status %d:\n%s", status, r.stderr.String())
+	}
+	if n := strings.Count(r.stderr.String(), "it is asked again"); n != 1 {
+		t.Errorf("it said %d times that the database does not answer:\n%s", n, r.stderr.String())
+	}
 }
 
 func TestAnOperatorMakesOrganisationsAndPeopleWhoCanSignIn(t *testing.T) {

@@ -77,6 +77,20 @@ func Classify(err error) Class {
 	return Other
 }
 
+// Away tells whether err says that the server, or the way to it, may be there again in a moment: it restarts, its
+// connections are taken, nothing listens yet. A wrong password, database or host name is none of these, nor is what a
+// server refuses for good.
+func Away(err error) bool {
+	if Classify(err) != Unavailable || errors.Is(err, puddle.ErrClosedPool) {
+		return false
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		return false
+	}
+	pe, said := errors.AsType[*pgconn.PgError](err)
+	return !said || len(pe.Code) == 5 && (pe.Code[:3] == "57P" || pe.Code[:2] == "53" || pe.Code[:2] == "08" && pe.Code != "08P01")
+}
+
 func ctxEnded(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

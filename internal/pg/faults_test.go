@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,6 +162,35 @@ func TestACancelledCallerStillRollsBack(t *testing.T) {
 	var n int
 	if err := pool.QueryRow(t.Context(), "select count(*) from t").Scan(&n); err != nil || n != 0 {
 		t.Errorf("t has %d rows, %v", n, err)
+	}
+}
+
+func TestOnlyWhatMayPassInAMomentIsAway(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		url  string
+		want bool
+	}{
+		{"postgres://u:p@127.0.0.1:1/db", true}, // nothing listens
+		{"postgres://u:p@/db?host=/nowhere/at/all", true},
+		{"postgres://u:p@no-such-host.invalid/db", false},
+		{"postgres://nobody:wrong@" + strings.SplitN(pgtest.URL(t), "@", 2)[1], false},
+	} {
+		pool, err := pg.Open(t.Context(), c.url, pg.Options{})
+		if err == nil {
+			pool.Close()
+		}
+		if pg.Away(err) != c.want || err == nil {
+			t.Errorf("%v is away: %v", err, !c.want)
+		}
+	}
+	for code, want := range map[string]bool{"57P03": true, "57P01": true, "53300": true, "08006": true, "08P01": false, "25006": false, "3D000": false, "42P01": false} {
+		if got := pg.Away(fmt.Errorf("deep: %w", &pgconn.PgError{Code: code})); got != want {
+			t.Errorf("%s is away: %v", code, got)
+		}
+	}
+	if pg.Away(nil) || pg.Away(context.Canceled) {
+		t.Error("nothing is away")
 	}
 }
 
