@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	satchel "github.com/satchel-sync/satchel"
 	satchelclient "github.com/satchel-sync/satchel/clients/go"
@@ -131,8 +132,21 @@ func (w *world) damageRecords(p *phone) error {
 	}
 	w.act.Damaged++
 	w.tracef("%s: %d of its records are damaged", p.name, n)
-	p.damaged, p.excused, p.held = true, true, nil
+	p.damaged, p.held = true, nil
+	p.excuse()
 	return p.open()
+}
+
+// excuse allows a repair, and another one where one is under way, which knows nothing of what happens now.
+func (p *phone) excuse() {
+	p.excused = 1
+	_ = p.store.View(p.w.ctx, func(tx satchelclient.ReadTx) error {
+		if b, err := tx.Get(satchelclient.TableMeta, []byte("repair")); err != nil || b != nil {
+			p.excused = 2
+			return err
+		}
+		return nil
+	})
 }
 
 // damageOutbox loses or spoils rows of the outbox, and restarts the app.
@@ -232,7 +246,8 @@ func (w *world) longAway() error {
 		}
 	}
 	for _, p := range w.phones {
-		p.excused, p.backupDisk.excused = true, true
+		p.excuse()
+		p.backupDisk.excused = 2
 		if err := p.reboot(); err != nil {
 			return err
 		}
@@ -304,7 +319,14 @@ func (w *world) copyDatabase() error {
 		"CREATE DATABASE " + w.copied.name + " TEMPLATE " + name + " STRATEGY file_copy",
 		"ALTER DATABASE " + name + " ALLOW_CONNECTIONS true",
 	} {
-		if err := w.administer(sql); err != nil {
+		err := w.administer(sql)
+		for range 3 {
+			if pgErr, ok := errors.AsType[*pgconn.PgError](err); !ok || pgErr.Code != "55006" {
+				break
+			}
+			err = w.administer(sql) // a server that ends takes its time
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -370,7 +392,8 @@ func (w *world) lost(after uint64) error {
 		return err
 	}
 	for _, p := range w.phones {
-		p.excused, p.backupDisk.excused = true, true
+		p.excuse()
+		p.backupDisk.excused = 2
 		p.disk.unsettle(after)
 		p.backupDisk.unsettle(after)
 		p.held = map[satchel.ID]string{}

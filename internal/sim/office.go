@@ -136,10 +136,11 @@ func (w *world) took(p *phone, r satchelclient.Result) {
 	w.act.Reoffered += r.Restored
 	w.act.Skips += int(min(r.Skipped, 1000))
 	if r.Repaired > 0 {
-		if !p.excused {
+		if p.excused <= 0 {
 			w.fail("S17", "%s was repaired, and nothing had happened to it", p.name)
 		}
-		p.repaired, p.excused = true, false
+		p.repaired = true
+		p.excused--
 	}
 	if r.Calls > 0 && !r.More && (p.repaired || r.Checkpoint && r.SettledPriority == 0) {
 		p.damaged, p.repaired = false, false // it has compared, or shows what it was brought

@@ -57,7 +57,7 @@ type disk struct {
 	hurt     bool              // rows of the outbox were lost or spoilt
 	repaired bool              // and what that brought is not shown yet
 	heard    map[uint64]uint64 // of lines of the verdict log, by order: the commits of the verdicts that were read
-	excused  bool              // a repair may come
+	excused  int               // repairs that may come
 }
 
 // own is what a phone must show of a record by its own mutations: the record itself (the mark "") and its fields.

@@ -154,8 +154,9 @@ func TurnTo(old *View, c Cursor, target *View, copies []string) Turn {
 		t.Cursor.FillSeq, t.Cursor.FillRec = 0, satchel.ID{}
 	}
 	if c.FillSince == 0 && c.Live > 0 {
-		// What was complete is told up to the live place; of its last seq perhaps only a part.
-		t.Cursor.FillSince = max(c.Live-1, 1)
+		// What was complete is told up to the live place; of its last seq perhaps only a part. Where it is told whole, that
+		// counts: a device that was repaired at the horizon is not behind it.
+		t.Cursor.FillSince = max(c.Since(), 1)
 	}
 	if next.Entries = append(next.Entries, rest...); len(rest) == 0 {
 		t.Cursor.FillSince, t.Cursor.Whole = 0, false
