@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,6 +59,7 @@ func byData(err error) bool {
 func (e *Engine) attempt(ctx context.Context, p *satchel.Principal, in Batch) (out Outcome, err error) {
 	err = e.retry(ctx, func() error {
 		out, err = e.flow(ctx, p, in)
+		in.occupied = in.occupied || takenIn(err, "head")
 		return err
 	})
 	return out, err
@@ -216,8 +218,13 @@ func lostRace(err error) bool {
 		return true
 	}
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (pgErr.Code == "SA001" || pgErr.Code == "23505" &&
-		(pgErr.TableName == "ledger_source" || pgErr.TableName == "record" || pgErr.TableName == "bucket_name"))
+	return ok && pgErr.Code == "SA001" || takenIn(err, "ledger_source", "record", "bucket_name", "head")
+}
+
+// takenIn tells whether the key of a row to be inserted is taken, in one of the tables.
+func takenIn(err error, tables ...string) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == "23505" && slices.Contains(tables, pgErr.TableName)
 }
 
 // errFull says that a mutation does not fit into the commit any more: it is done in the next one.

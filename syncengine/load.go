@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -85,6 +86,7 @@ func (e *Engine) newSystemBatch(tx *pg.Tx, m SystemMutation) *batch {
 		b.person = m.Actor.Person
 	}
 	b.device, b.in.culprit = m.device, m.culprit
+	b.in.occupied = !strings.HasPrefix(m.Source, "import:") // where it is many at once
 	b.in.Mutations = []Mutation{{Number: m.number, ID: satchel.DerivedID(m.Org, m.Source+"/"+m.Key), Ops: m.Ops, Token: m.token,
 		SchemaVersion: m.schemaVersion}}
 	return b

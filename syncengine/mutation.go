@@ -118,6 +118,9 @@ type Batch struct {
 	Completes bool
 
 	culprit bool // Postgres refused the one mutation twice: refuse it, keep its bytes
+	// occupied says that heads of records that it creates may be there: of one that was purged, and to whose older heads
+	// the sweep has not come yet.
+	occupied bool
 }
 
 // SystemMutation is what others than devices do: rules, jobs, decisions in a browser, imports. It is known by

@@ -222,3 +222,31 @@ func TestOldKeysViewsSettledWorkAndSalvageGo(t *testing.T) {
 		t.Errorf("after 201 days there are %s", got)
 	}
 }
+
+func TestS17ARecordThatComesBackWhileASweepIsHalfDoneIsNotRefused(t *testing.T) {
+	w := newWorld(t)
+	ann, mei := w.phone("Ann"), w.phone("Mei")
+	acc := ann.account("given away") // in Ann's bucket
+	mei.mustDo(patch("account", acc, 1, map[string]any{"owner": w.people["Ben"].String()}))
+	v := mei.do(deletion("account", acc, 2))
+	if v.Status != syncengine.Applied {
+		t.Fatalf("%+v", v)
+	}
+	// The sweep has purged the tombstone and not yet come to the bucket that the record left before.
+	left := w.count(`SELECT bucket FROM head WHERE org_id = $1 AND record_id = $2 AND NOT present`, w.org, acc)
+	w.pass(day)
+	w.tidy()
+	w.pass(181 * day)
+	w.tidy()
+	if w.count(`SELECT count(*) FROM record WHERE org_id = $1 AND id = $2`, w.org, acc) != 0 {
+		t.Fatal("the record is not purged; the test shows nothing")
+	}
+	w.exec(`INSERT INTO head VALUES ($1, $2, $3, 'account', 2, false)`, w.org, left, acc)
+	if v := mei.do(patch("account", acc, 2, map[string]any{"owner": w.people["Ann"].String(), "remark": "is back"})); v.Status != syncengine.Applied && v.Status != syncengine.Merged {
+		t.Fatalf("the edit that revives it: %+v", v)
+	}
+	ann.pull()
+	if ann.field(acc, "remark") != "is back" {
+		t.Error("it did not come back")
+	}
+}

@@ -280,7 +280,7 @@ func (c *recordColumnsSet) add(r *row, buckets []int64, s *schema.Schema) error 
 // noteHeads notes the heads of a record: all of them move forward when it changes, and those that it left say so.
 func (b *batch) noteHeads(r *row, buckets []int64) {
 	h := &b.writes.heads
-	if r.stored == nil {
+	if r.stored == nil && !b.in.occupied {
 		h = &b.writes.newHeads
 	}
 	add := func(num int64, present bool) {
