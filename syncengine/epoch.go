@@ -26,6 +26,15 @@ type Cut struct {
 	AtMS  int64  `json:"at"`  // when the next epoch was opened
 }
 
+// offeredFor is for how long after a restore devices may offer again what it lost: they keep it for 35 days, and the
+// ledger keeps its runs for twice that.
+const offeredFor = 70 * 24 * time.Hour
+
+// cutLately tells whether devices may still offer again what a restore lost.
+func (c clock) cutLately(now time.Time) bool {
+	return len(c.Cuts) > 0 && c.Cuts[len(c.Cuts)-1].AtMS > now.Add(-offeredFor).UnixMilli()
+}
+
 // Lost says what a restored database has lost of what a device was told; see the directive Restored in the proto.
 type Lost struct {
 	AfterSeq uint64 // what was acknowledged up to this commit is there
