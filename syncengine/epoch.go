@@ -72,16 +72,21 @@ func readCuts(raw []byte) (cuts []Cut, err error) {
 }
 
 const sqlCheckLine = `-- syncengine.CheckLine
-SELECT satchel_check_line()`
+SELECT pg_is_in_recovery(), satchel_check_line()`
 
 // CheckLine opens a new epoch where the database of the connection is on another line of the log than the one that it
 // was on: restored from a backup, or a standby that was promoted. It runs on every new connection before the first
-// statement (pg.Options.OnConnect). A database that is not migrated so far has nothing to compare.
+// statement (pg.Options.OnConnect). A database that still recovers, or is a standby, is not there yet: a connection that
+// outlived its promotion would write with the numbers of the line that is gone. One that is not migrated so far has
+// nothing to compare.
 func CheckLine(ctx context.Context, conn *pgx.Conn) error {
-	var opened bool
-	err := conn.QueryRow(ctx, sqlCheckLine, pgx.QueryExecModeExec).Scan(&opened)
+	var recovers, opened bool
+	err := conn.QueryRow(ctx, sqlCheckLine, pgx.QueryExecModeExec).Scan(&recovers, &opened)
 	if missing, ok := errors.AsType[*pgconn.PgError](err); ok && missing.Code == "42883" {
 		return nil
+	}
+	if err == nil && recovers {
+		return &pgconn.PgError{Severity: "FATAL", Code: "57P03", Message: "the database recovers, or is a standby: it takes no writes yet"}
 	}
 	return err
 }
@@ -128,8 +133,9 @@ func (e *Engine) OpenEpoch(ctx context.Context) error {
 	return nil
 }
 
+// The line is looked at first: a connection that was made while the database recovered has not seen that it is another.
 const sqlOpenEpochSeen = `-- syncengine.OpenEpochSeen
-SELECT satchel_open_epoch_seen($1, $2)`
+SELECT CASE WHEN satchel_check_line() THEN 1 WHEN satchel_open_epoch_seen($1, $2) THEN 2 ELSE 0 END`
 
 const sqlExpected = `-- syncengine.Expected
 SELECT coalesce(s.next, l.next) FROM lane l LEFT JOIN lane s ON s.org_id = $1 AND s.device_id = l.successor
@@ -162,11 +168,15 @@ func (e *Engine) Restored(ctx context.Context, p *satchel.Principal, seen uint64
 	}
 	lost := &Lost{AfterSeq: c.common(seen)}
 	if cur, ok := cursor.Open(c.Key, p.Person, sealed); ok && cur.Live > c.Seq {
-		var opened bool
+		var opened int
 		if err := e.cfg.Pool.QueryRow(ctx, sqlOpenEpochSeen, p.Org, int64(cur.Live)).Scan(&opened); err != nil {
 			return nil, pg.ToError(err)
 		}
-		if opened {
+		switch opened {
+		case 1:
+			e.cfg.Logger.Warn("syncengine: the database was restored or promoted; a new epoch has begun")
+			e.forget()
+		case 2:
 			e.cfg.Logger.Error("syncengine: a device knows commits that the database does not have: it was restored without a word; a new epoch has begun", "org", p.Org)
 			e.forget()
 		}

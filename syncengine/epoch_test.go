@@ -301,6 +301,13 @@ func TestS18APromotedStandbyThatLackedCommitsIsNoticedAtTheFirstConnection(t *te
 	if err := standby.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
+	// A connection of now would outlive the promotion, and write with the numbers of the line that is gone.
+	if early, err := pg.Open(ctx, standby.URL(), pg.Options{OnConnect: syncengine.CheckLine}); !pg.Away(err) {
+		if err == nil {
+			early.Close()
+		}
+		t.Errorf("a standby is taken for the database: %v", err)
+	}
 	if err := standby.Promote(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package nemesis
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -39,6 +40,9 @@ func (w *world) check() error {
 	}
 	if w.stage.restored {
 		if err := w.forgetRefused(owed); err != nil {
+			return err
+		}
+		if err := w.checkBroughtBack(); err != nil {
 			return err
 		}
 	}
@@ -97,15 +101,76 @@ func (p *phone) hearAgain() {
 		now[h.id] = h.verdict
 	}
 	for _, h := range before {
-		if v := now[h.id]; v != nil && v.Status != h.verdict.Status {
-			p.w.tracef("after the restore %s of %s is %s %s, and was %s", h.id, p.name, v.Status, v.Reason, h.verdict.Status)
+		v := now[h.id]
+		if v == nil || v.Status == h.verdict.Status {
+			continue
+		}
+		p.w.tracef("after the restore %s of %s is %s %s, and was %s", h.id, p.name, v.Status, v.Reason, h.verdict.Status)
+		if v.Status == satchelv1.Status_STATUS_REJECTED && h.verdict.Status != satchelv1.Status_STATUS_STALE {
+			p.w.early = append(p.w.early, h.id)
 		}
 	}
 }
 
-// forgetRefused leaves out what a restored database does not know and phones do not offer it again: what had been refused.
-// Its person was told, and the phone's log still has it.
+// checkBroughtBack proves S18: what had taken effect before the restore, and came again before what it names, takes effect
+// in the end with nobody's help, if its phone may see what it names. (Somebody may have given that away meanwhile, and an
+// attention that spoke of something refused is not there.)
+func (w *world) checkBroughtBack() error {
+	rows, err := w.stage.pool.Query(w.ctx, `SELECT id FROM kept WHERE org_id = $1 AND id = ANY($2)
+		AND state <> 'applied' AND verdict ->> 'why' IN ('RECORD_UNKNOWN', 'DEPENDS_ON')`, w.org, w.early)
+	if err != nil {
+		return err
+	}
+	left, err := pgx.CollectRows(rows, pgx.RowTo[satchel.ID])
+	for _, id := range left {
+		m := w.model.Muts[id]
+		i := slices.IndexFunc(w.phones, func(p *phone) bool { return m != nil && p.name == m.Phone })
+		if i >= 0 && w.phones[i].holds(m.Ops) {
+			w.fail("S18", "mutation %s of %s had taken effect before the restore, and is refused for good", id, m.Phone)
+		}
+	}
+	return err
+}
+
+// holds tells whether a phone has everything that ops name: their records, and the accounts that new ones hang under.
+func (p *phone) holds(ops []*satchelv1.Op) bool {
+	made := map[string]bool{}
+	for _, op := range ops {
+		kind, id := op.Kind, op.RecordId
+		if create := op.GetCreate(); create != nil {
+			made[id] = true
+			var fields struct{ Account string }
+			if err := json.Unmarshal([]byte(create.Fields), &fields); err != nil {
+				return false
+			}
+			kind, id = "account", fields.Account
+		}
+		if made[id] || id == "" {
+			continue
+		}
+		record, err := satchel.ParseID(id)
+		if err == nil {
+			_, err = p.client.Get(p.w.ctx, kind, record)
+		}
+		if err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// forgetRefused leaves out what a restored database does not know and phones do not offer it again: what had been refused
+// by commits that are lost. Its person was told, and the phone's log still has it.
 func (w *world) forgetRefused(owed map[string][]satchel.ID) error {
+	var cut, since uint64 // the lost line's commits are between them
+	var epochs int
+	if err := w.stage.pool.QueryRow(w.ctx, `SELECT (cuts -> -1 ->> 'cut')::bigint, ((cuts -> -1 ->> 'epoch')::bigint + 1) << 40,
+		jsonb_array_length(cuts) FROM org_clock WHERE org_id = $1`, w.org).Scan(&cut, &since, &epochs); err != nil {
+		return err
+	}
+	if epochs != 1 {
+		w.fail("S18", "one restore ended %d epochs", epochs)
+	}
 	rows, err := w.stage.pool.Query(w.ctx, `SELECT unnest(ids) FROM ledger WHERE org_id = $1`, w.org)
 	if err != nil {
 		return err
@@ -121,7 +186,8 @@ func (w *world) forgetRefused(owed map[string][]satchel.ID) error {
 	gone := func(id satchel.ID) bool {
 		m := w.model.Muts[id]
 		return m != nil && !known[id] && len(m.Verdicts) > 0 && !slices.ContainsFunc(m.Verdicts, func(v *satchelv1.Verdict) bool {
-			return v.Status != satchelv1.Status_STATUS_REJECTED && v.Status != satchelv1.Status_STATUS_STALE
+			refused := v.Status == satchelv1.Status_STATUS_REJECTED || v.Status == satchelv1.Status_STATUS_STALE
+			return !refused || v.Seq <= cut || v.Seq >= since
 		})
 	}
 	for phone := range owed {

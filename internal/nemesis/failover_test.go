@@ -56,7 +56,7 @@ func TestAfterABackupIsRestoredPhonesBringBackWhatItDoesNotHave(t *testing.T) {
 	defer s.strike()
 	r := runOn(t.Context(), s, 1, []event{
 		{number: 1, at: 700 * time.Millisecond, what: restoreOld, last: 1300 * time.Millisecond},
-		{number: 2, at: 1500 * time.Millisecond, what: partition, target: 3, last: 1200 * time.Millisecond, up: drop, down: drop},
+		{number: 2, at: 1500 * time.Millisecond, what: partition, target: 3, last: 3 * time.Second, up: drop, down: drop},
 	}, false, verbose())
 	t.Log(r.act)
 	if r.err != nil || !s.restored {

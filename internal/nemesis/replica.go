@@ -40,8 +40,8 @@ func (r *replica) at() string {
 	return r.address
 }
 
-// start starts the process until one is ready: one that meets a Postgres that is down ends, as `satchel serve` does,
-// and who runs it starts it again.
+// start starts the process until one is ready: one that meets a Postgres that is down for long ends, and who runs it starts
+// it again.
 func (r *replica) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, replicaStart)
 	defer cancel()
@@ -106,8 +106,7 @@ func (r *replica) once(ctx context.Context) error {
 		if r.proc == cmd {
 			r.address = ""
 		}
-		// One that lost Postgres while it began ends in good order, and who runs it starts it again. A panic is status 2.
-		if !r.wanted && cmd.ProcessState.ExitCode() != 1 {
+		if !r.wanted { // no server that is ready ends by itself, whatever becomes of Postgres
 			r.broken = fmt.Sprintf("replica %d ended by itself: %s\n%s", r.number, cmd.ProcessState, r.log)
 		}
 		close(ended)

@@ -59,7 +59,8 @@ type world struct {
 	phones []*phone
 	act    Activity
 	failed []string
-	trace  io.Writer // nil = nobody
+	early  []satchel.ID // took effect, and was refused when it came again after a restore
+	trace  io.Writer    // nil = nobody
 }
 
 func newWorld(ctx context.Context, s *stage, seed uint64, trace io.Writer) (w *world, err error) {
