@@ -46,7 +46,7 @@ func Child(ctx context.Context, cfg ChildConfig, in io.Reader, out io.Writer) er
 	offset.Store(int64(cfg.Offset))
 	now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
 
-	pool, err := pg.Open(ctx, cfg.DatabaseURL, pg.Options{AppName: "satchel demo"})
+	pool, err := pg.Open(ctx, cfg.DatabaseURL, pg.Options{AppName: "satchel demo", OnConnect: syncengine.CheckLine})
 	if err != nil {
 		return err
 	}

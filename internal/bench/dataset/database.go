@@ -169,7 +169,7 @@ func (s *Server) make(ctx context.Context, set, name string, worlds []*World) er
 
 // fill migrates, makes the organisations through the product's own doors, and loads the records.
 func fill(ctx context.Context, u string, worlds []*World) error {
-	pool, err := pg.Open(ctx, u, pg.Options{AppName: "satchel-lab load"})
+	pool, err := pg.Open(ctx, u, pg.Options{AppName: "satchel-lab load", OnConnect: syncengine.CheckLine})
 	if err != nil {
 		return err
 	}
