@@ -353,6 +353,7 @@ func (w *world) restoreDatabase() error {
 			return err
 		}
 	}
+	w.letGo()
 	// What shows that it was restored: a dump or base backup on another server, or nothing but the operator's word.
 	byHand := w.one(3)
 	w.tracef("the database is restored as it was at %d, by hand=%v", c.seq, byHand)

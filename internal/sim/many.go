@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +38,8 @@ type Many struct {
 type Total struct {
 	Passed, Failed int
 	First          string // what the first seed that failed broke; "" = none did
+	FirstSeed      uint64 // and which it was
+	Broken         bool   // it broke a promise; false = it could not be run
 	Activity       Activity
 }
 
@@ -115,7 +116,9 @@ func (m Many) run(ctx context.Context, address string) (Total, error) {
 					total.Passed++
 				default:
 					total.Failed++
-					total.First = cmp.Or(total.First, firstOf(r, err))
+					if total.First == "" {
+						total.First, total.FirstSeed, total.Broken = firstOf(r, err), seed, err == nil
+					}
 					m.report(r, keep, err)
 				}
 				total.Activity.Add(r.Activity)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/satchel-sync/satchel/internal/mutant"
 )
@@ -38,19 +37,43 @@ func RunMutants(ctx context.Context, m Mutants) (missed int, err error) {
 	defer end()
 	defer mutant.Plant("")
 	for _, name := range names {
-		mutant.Plant(name)
-		var out strings.Builder // of the seeds: what they broke is said in the table
-		total, err := Many{From: 1, Seeds: m.Seeds, Parallel: m.Parallel, Steps: m.Steps, First: true, Whole: true, Out: &out}.run(ctx, address)
-		if err != nil {
+		seeds, by, err := m.hunt(ctx, address, name)
+		switch {
+		case err != nil:
 			return missed, fmt.Errorf("sim: with %s: %w", name, err)
-		}
-		if total.Failed == 0 {
+		case by == "":
 			missed++
-			fmt.Fprintf(m.Out, "%-18s MISSED in %3d seeds: %s\n", name, total.Passed, total.Activity)
-			continue
+			fmt.Fprintf(m.Out, "%-18s MISSED in %3d seeds\n", name, seeds)
+		default:
+			fmt.Fprintf(m.Out, "%-18s caught after %3d seeds: %s\n", name, seeds, by)
 		}
-		fmt.Fprintf(m.Out, "%-18s caught after %3d seeds: %s\n", name, total.Passed+1, total.First)
 	}
 	fmt.Fprintf(m.Out, "%d caught, %d missed\n", len(names)-missed, missed)
 	return missed, nil
+}
+
+// hunt runs seeds until one finds the fault: it fails, and does not without it. by is what it broke.
+func (m Mutants) hunt(ctx context.Context, address, name string) (seeds int, by string, err error) {
+	many := Many{From: 1, Seeds: m.Seeds, Parallel: m.Parallel, Steps: m.Steps, First: true, Whole: true, Out: io.Discard}
+	for many.Seeds > 0 {
+		mutant.Plant(name)
+		total, err := many.run(ctx, address)
+		if err != nil || total.Failed == 0 {
+			return m.Seeds, "", err
+		}
+		many.From, many.Seeds = total.FirstSeed+1, m.Seeds-int(total.FirstSeed)
+		if !total.Broken { // it could not be run
+			continue
+		}
+		mutant.Plant("")
+		again, err := many.one(ctx, address, total.FirstSeed, nil, false)
+		if ctx.Err() != nil {
+			return m.Seeds, "", ctx.Err()
+		}
+		seeds = int(total.FirstSeed)
+		if err == nil && len(again.Failures) == 0 {
+			return seeds, total.First, nil
+		}
+	}
+	return m.Seeds, "", nil
 }

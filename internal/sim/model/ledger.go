@@ -95,9 +95,9 @@ func (m *Model) Remember(ctx context.Context) (err error) {
 	return nil
 }
 
-// states reads the states of kept mutations.
+// states reads the states of kept mutations. One that conflicts took effect, but for what a person must choose.
 func (m *Model) states(ctx context.Context) (map[satchel.ID]string, error) {
-	rows, err := m.DB.Query(ctx, `SELECT id, state FROM kept WHERE org_id = $1`, m.Org)
+	rows, err := m.DB.Query(ctx, `SELECT id, CASE status WHEN 'CONFLICTED' THEN 'applied' ELSE state END FROM kept WHERE org_id = $1`, m.Org)
 	if err != nil {
 		return nil, err
 	}
@@ -243,9 +243,32 @@ func (m *Model) CheckLedger(ctx context.Context, o *Office, owed map[string][]sa
 		has, _ := st.rec.Data["visit_count"].(float64)
 		if want := counts[id]; int64(has) != want {
 			m.Fail("S2", "the account %s counts %v, its increments make %d", id, has, want)
+			for _, mut := range m.Muts {
+				for _, op := range mut.Ops {
+					for _, inc := range op.GetPatch().GetIncrements() {
+						if o.rootOf(satchel.MustParseID(op.RecordId)) == id {
+							m.tracef("  by %d: %s of %s, %v, kept %q", inc.By, mut.ID, mut.Phone, fates[mut.ID], states[mut.ID])
+						}
+					}
+				}
+			}
+			m.traceHistory(ctx, id)
 		}
 	}
 	return nil
+}
+
+// traceHistory tells how a count came about.
+func (m *Model) traceHistory(ctx context.Context, id satchel.ID) {
+	rows, err := m.DB.Query(ctx, `SELECT format('rev %s %s by %s %s number %s: %s lost %s at %s', rev & (1::bigint << 40) - 1, op, device, source, number, before, lost, received_at)
+		FROM history WHERE org_id = $1 AND record_id = $2 ORDER BY rev, id`, m.Org, id)
+	if err != nil {
+		return
+	}
+	lines, _ := pgx.CollectRows(rows, pgx.RowTo[string]) // for the eye only
+	for _, line := range lines {
+		m.tracef("    %s", line)
+	}
 }
 
 // quoted is a unique value as jsonb writes it.
