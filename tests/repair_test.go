@@ -24,12 +24,20 @@ import (
 func backup(t *testing.T, pool *pgxpool.Pool) (restore func()) {
 	t.Helper()
 	ctx := context.Background()
-	rows, err := pool.Query(ctx, `SELECT format('%I', tablename) FROM pg_tables WHERE schemaname = 'public'`)
+	// With their columns, but for those that Postgres makes itself of the others.
+	rows, err := pool.Query(ctx, `SELECT format('%I', t.tablename), string_agg(format('%I', c.column_name), ', ') FROM pg_tables t
+		JOIN information_schema.columns c ON c.table_schema = 'public' AND c.table_name = t.tablename AND c.is_generated = 'NEVER'
+		WHERE t.schemaname = 'public' GROUP BY t.tablename`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
+	var table, columns string
+	var tables []string
+	columnsOf := map[string]string{}
+	if _, err := pgx.ForEachRow(rows, []any{&table, &columns}, func() error {
+		tables, columnsOf[table] = append(tables, table), columns
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	var save, back strings.Builder
@@ -37,7 +45,8 @@ func backup(t *testing.T, pool *pgxpool.Pool) (restore func()) {
 	back.WriteString(`SET LOCAL session_replication_role = replica; TRUNCATE ` + strings.Join(tables, ", ") + `;`)
 	for _, table := range tables {
 		save.WriteString(`CREATE TABLE kept_aside.` + table + ` AS TABLE public.` + table + `;`)
-		back.WriteString(`INSERT INTO public.` + table + ` OVERRIDING SYSTEM VALUE SELECT * FROM kept_aside.` + table + `;`)
+		back.WriteString(`INSERT INTO public.` + table + ` (` + columnsOf[table] + `) OVERRIDING SYSTEM VALUE SELECT ` + columnsOf[table] +
+			` FROM kept_aside.` + table + `;`)
 	}
 	if _, err := pool.Exec(ctx, save.String()); err != nil {
 		t.Fatal(err)
