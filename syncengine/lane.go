@@ -113,10 +113,10 @@ LEFT JOIN LATERAL (SELECT r.first, r.at FROM ledger r WHERE r.org_id = $1 AND r.
 WHERE l.org_id = $1 AND l.person_id = $3 AND l.device_id <> $2 AND l.next > 1 AND coalesce(r.first, 2) > 1`
 
 // The lane of a device that syncs for the first time. Where its person had revoked the device that it was, it goes on
-// behind that one's last lane.
+// behind that one's last lane, or, where that one had sent nothing yet, beside the other phones with the same store.
 const sqlNewLane = `-- syncengine.NewLane
 INSERT INTO lane (org_id, device_id, person_id, was, was_below, last_event)
-SELECT c.org_id, $2, $3, w.device_id, w.next, coalesce(w.last_event, 0) FROM org_clock c
+SELECT c.org_id, $2, $3, coalesce(w.device_id, d.was), w.next, coalesce(w.last_event, 0) FROM org_clock c
 LEFT JOIN directory_device d ON d.org_id = $1 AND d.id = $2 AND d.person_id = $3
 LEFT JOIN lane o ON o.org_id = $1 AND o.device_id = d.was AND o.person_id = $3
 LEFT JOIN lane w ON w.org_id = $1 AND w.device_id = coalesce(o.successor, o.device_id)
