@@ -107,11 +107,15 @@ func (h *Hand) Draw() *satchelclient.Batch {
 	case n < 32:
 		for _, t := range h.Show("task") {
 			if mark := t.Text("title"); strings.HasPrefix(mark, pairMark) && (h.One(2) || len(h.Show("task")) < 4) {
-				text := h.Text()
+				text, both := h.Text(), 0
 				for _, twin := range h.Show("task") {
 					if twin.Text("title") == mark {
 						b.Patch("task", twin.ID, satchelclient.Fields{"remark": text})
+						both++
 					}
+				}
+				if both != 2 { // a damaged phone may show one
+					return nil
 				}
 				return &b.Batch
 			}

@@ -277,6 +277,12 @@ func (m *Model) CheckPlaces(ctx context.Context, o *Office) error {
 	}
 	want := map[in]bool{}
 	for id, st := range o.all {
+		if o.orphan(st.rec) { // it stays where it was
+			for _, num := range st.buckets {
+				want[in{num, id}] = true
+			}
+			continue
+		}
 		var nums []int64
 		for _, b := range access.Place(o.schema.Kind(st.rec.Kind), st.rec, o.topOwner(st.rec), o.dir, zone) {
 			nums = append(nums, o.nums[b])
@@ -310,6 +316,22 @@ func (m *Model) CheckPlaces(ctx context.Context, o *Office) error {
 		m.Fail("S10", "%s has no head in bucket %d, where it lies", h.id, h.num)
 	}
 	return nil
+}
+
+// orphan tells whether a record hangs under one that was purged.
+func (o *Office) orphan(r *schema.Record) bool {
+	for range 10 {
+		k := o.schema.Kind(r.Kind)
+		if k.Parent == "" || r.Ref(k.Parent).IsZero() {
+			return false
+		}
+		up, ok := o.all[r.Ref(k.Parent)]
+		if !ok {
+			return true
+		}
+		r = up.rec
+	}
+	return false
 }
 
 // topOwner is the owner of the topmost record that a record hangs under.
