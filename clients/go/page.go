@@ -50,6 +50,7 @@ func (t *pageTaker) take(p *satchelv1.Page) (err error) {
 		t.at.Cursor = p.Cursor
 	}
 	if p.Forms != nil {
+		t.at.doubt(p.Forms)
 		if t.at.Forms, err = (proto.MarshalOptions{}).MarshalAppend([]byte{}, p.Forms); err != nil {
 			return err
 		}
@@ -93,7 +94,7 @@ func (t *pageTaker) take(p *satchelv1.Page) (err error) {
 
 // complete ends what a checkpoint with all priorities settled ends.
 func (t *pageTaker) complete(seq uint64) error {
-	t.at.Repaired = 0
+	t.at.Repaired, t.at.Unsure = 0, nil
 	if t.at.Refill {
 		t.at.Refill = false
 		if err := removeBucketless(t.tx); err != nil {

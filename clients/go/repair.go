@@ -135,6 +135,7 @@ func (c *Client) repairStep(ctx context.Context) (r Result, err error) {
 				start.Forms = nil // every kind that looks in some way of its own is asked for
 			}
 		}
+		start.Forms = unsureForms(start.Forms, at.Unsure)
 		req.Step = &satchelv1.RepairRequest_Start{Start: start}
 	case bucket != nil:
 		number, kind := bucketOf(bucket)
@@ -303,6 +304,10 @@ func (t *repairTaker) takePlan(plan *satchelv1.RepairPlan) (err error) {
 		return err
 	}
 	t.at = pages.at
+	t.at.doubtKinds(plan.StaleKinds...) // until what is staged of them is shown
+	for _, n := range plan.Narrowed {
+		t.at.doubtKinds(n.Kind)
+	}
 	should, have := map[shelf]tally{}, map[shelf]tally{}
 	for _, b := range plan.Buckets {
 		should[shelf{b.Bucket, b.Kind}] = tally{b.Digest.GetCount(), b.Digest.GetSum()}

@@ -49,6 +49,10 @@ type place struct {
 	Months   uint32 `json:"months"`   // of facts that the device follows; 0 = all
 	Forms    []byte `json:"forms"`    // satchel.v1.Forms of the last page that had them; nil = none
 
+	// Unsure names the kinds whose rows came to look otherwise since the last checkpoint with all priorities settled: some
+	// may be shown as before, some without what was narrowed.
+	Unsure []string `json:"unsure,omitempty"`
+
 	Held      tally  `json:"held"`       // of the records shown
 	CountedMs int64  `json:"counted_ms"` // when Held was counted anew, by the server's clock
 	Doubt     doubt  `json:"doubt"`
@@ -282,4 +286,51 @@ func getAged(tx ReadTx, t Table, id satchel.ID) (row aged, ok bool, err error) {
 		return row, false, err
 	}
 	return row, json.Unmarshal(b, &row) == nil, nil
+}
+
+// doubt notes the kinds that look otherwise from now on.
+func (at *place) doubt(next *satchelv1.Forms) {
+	was := new(satchelv1.Forms)
+	if proto.Unmarshal(at.Forms, was) != nil {
+		was = nil // every kind that looks in some way of its own
+	}
+	looks := map[string]uint64{}
+	for _, f := range was.GetForms() {
+		looks[f.Kind] = f.Form
+	}
+	for _, f := range next.Forms {
+		if looks[f.Kind] != f.Form {
+			at.doubtKinds(f.Kind)
+		}
+		delete(looks, f.Kind)
+	}
+	for kind := range looks {
+		at.doubtKinds(kind)
+	}
+	slices.Sort(at.Unsure)
+}
+
+func (at *place) doubtKinds(kinds ...string) {
+	for _, kind := range kinds {
+		if !slices.Contains(at.Unsure, kind) {
+			at.Unsure = append(at.Unsure, kind)
+		}
+	}
+}
+
+// unsureForms gives the forms with one that no kind has for those that are unsure: all their rows are asked for.
+func unsureForms(forms *satchelv1.Forms, unsure []string) *satchelv1.Forms {
+	if len(unsure) == 0 {
+		return forms
+	}
+	out := new(satchelv1.Forms)
+	for _, f := range forms.GetForms() {
+		if !slices.Contains(unsure, f.Kind) {
+			out.Forms = append(out.Forms, f)
+		}
+	}
+	for _, kind := range unsure {
+		out.Forms = append(out.Forms, &satchelv1.Form{Kind: kind, Form: ^uint64(0)})
+	}
+	return out
 }
