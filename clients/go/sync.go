@@ -266,12 +266,13 @@ func (c *Client) takeAnswer(tx Tx, s sending, res *satchelv1.SyncResponse, boot 
 			if err != nil {
 				return err
 			}
-			if id.Device == device {
-				continue // taken already
-			}
-			id.Session, id.Device = id.session(), device
-			if err := putMeta(tx, metaIdentity, id); err != nil {
-				return err
+			// The same id again: nothing was taken under it yet, and what was sent does not begin at 1, for rows before it were
+			// lost. It begins anew.
+			if id.Device != device {
+				id.Session, id.Device = id.session(), device
+				if err := putMeta(tx, metaIdentity, id); err != nil {
+					return err
+				}
 			}
 			if err := renumber(tx, 1); err != nil {
 				return err
