@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,6 +34,19 @@ const offeredFor = 70 * 24 * time.Hour
 // cutLately tells whether devices may still offer again what a restore lost.
 func (c clock) cutLately(now time.Time) bool {
 	return len(c.Cuts) > 0 && c.Cuts[len(c.Cuts)-1].AtMS > now.Add(-offeredFor).UnixMilli()
+}
+
+// wrongBy is by how much the clock of a phone may be wrong here.
+const wrongBy = 3 * 24 * time.Hour
+
+// olderThanCut tells whether the batch has work of before the last restore: a phone that lay in a drawer meanwhile offers
+// again all that its log has, however old.
+func (b *batch) olderThanCut() bool {
+	if len(b.clock.Cuts) == 0 {
+		return false
+	}
+	cut := b.clock.Cuts[len(b.clock.Cuts)-1].AtMS + wrongBy.Milliseconds()
+	return slices.ContainsFunc(b.in.Mutations, func(m Mutation) bool { return m.Recorded.WallMS < cut })
 }
 
 // Lost says what a restored database has lost of what a device was told; see the directive Restored in the proto.

@@ -104,13 +104,13 @@ const sqlRunsOfIDs = `-- syncengine.RunsOfIDs
 SELECT first, ids, verdicts, seq FROM ledger
 WHERE org_id = $1 AND device_id IN (SELECT l.device_id FROM lane l WHERE l.org_id = $1 AND l.person_id = $2) AND ids && $3`
 
-// Of the person's other lanes, those whose first runs are kept no more: until when something may have taken effect of
-// which nothing is known.
+// Of the person's lanes, those whose first runs are kept no more: until when something may have taken effect of which
+// nothing is known. After a restore also this one: what is offered again comes under other numbers.
 const sqlUnsure = `-- syncengine.Unsure
 SELECT coalesce(max(coalesce((extract(epoch FROM r.at) * 1000)::bigint, 9223372036854775807)), 0)
 FROM lane l
 LEFT JOIN LATERAL (SELECT r.first, r.at FROM ledger r WHERE r.org_id = $1 AND r.device_id = l.device_id ORDER BY r.first LIMIT 1) r ON true
-WHERE l.org_id = $1 AND l.person_id = $3 AND l.device_id <> $2 AND l.next > 1 AND coalesce(r.first, 2) > 1`
+WHERE l.org_id = $1 AND l.person_id = $2 AND l.next > 1 AND coalesce(r.first, 2) > 1`
 
 // The lane of a device that syncs for the first time. Where its person had revoked the device that it was, it goes on
 // behind that one's last lane, or, where that one had sent nothing yet, beside the other phones with the same store.
@@ -220,7 +220,7 @@ func (b *batch) recall(ctx context.Context) error {
 	if !additive {
 		return nil
 	}
-	return b.tx.QueryRow(ctx, sqlUnsure, b.orgID, b.device, b.person).Scan(&b.unsure)
+	return b.tx.QueryRow(ctx, sqlUnsure, b.orgID, b.person).Scan(&b.unsure)
 }
 
 // recorded is when the mutation was recorded as far as its own clock readings say, whatever the device sent before.

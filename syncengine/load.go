@@ -140,7 +140,7 @@ func (b *batch) load(ctx context.Context) error {
 			return err
 		}
 	}
-	if b.source == nil && (!b.lane.was.IsZero() || b.clock.cutLately(b.now)) {
+	if b.source == nil && (!b.lane.was.IsZero() || b.clock.cutLately(b.now) || b.olderThanCut()) {
 		if err := b.recall(ctx); err != nil {
 			return err
 		}

@@ -377,6 +377,10 @@ func (w *world) restoreDatabase() error {
 			return err
 		}
 	}
+	// Postgres has told the moment of the restore by its own clock, which is not the world's.
+	if _, err := w.db.Exec(w.ctx, `UPDATE org_clock SET cuts = jsonb_set(cuts, '{-1,at}', to_jsonb($1::bigint))`, w.clock.Load()); err != nil {
+		return err
+	}
 	return w.lost(c.seq)
 }
 
