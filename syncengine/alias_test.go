@@ -325,3 +325,18 @@ func TestS9WhatTheServerAloneWritesIsNotMovedByAPersonsMerge(t *testing.T) {
 		t.Error("history does not keep what stayed behind")
 	}
 }
+
+func TestS9ARecordThatIsMadeAndMergedInOneBatchIsAnAlias(t *testing.T) {
+	w := newWorld(t)
+	mei := w.phone("Mei")
+	a, b := satchel.NewID(), satchel.NewID()
+	for _, v := range mei.send(mei.mutation(create("account", a, map[string]any{"name": "A"})),
+		mei.mutation(create("account", b, map[string]any{"name": "B"})), mei.mutation(mergeInto("account", a, b))) {
+		if v.Status != syncengine.Applied {
+			t.Fatalf("%+v", v)
+		}
+	}
+	if got := w.root(a); got != b {
+		t.Errorf("it leads to %s", got)
+	}
+}

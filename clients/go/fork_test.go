@@ -51,3 +51,44 @@ func TestASignInAfterAForkIsThatOfTheSameDevice(t *testing.T) {
 		t.Errorf("sent as %v", sent)
 	}
 }
+
+// A device whose first rows were lost before the server had taken any: told its own id, it begins anew at 1.
+func TestADeviceThatIsToldItsOwnIDAgainNumbersAnew(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	store := memstore.New()
+	c := signedIn(t, config(f, store))
+	var sent []uint64
+	own := c.Identity().Device.String()
+	f.script = func(in *satchelv1.SyncRequest) (*satchelv1.SyncResponse, error) {
+		for _, m := range in.Mutations {
+			sent = append(sent, m.Number)
+		}
+		return &satchelv1.SyncResponse{Directives: []*satchelv1.Directive{{Order: &satchelv1.Directive_Fork{Fork: &satchelv1.Fork{DeviceId: own}}}}}, nil
+	}
+	for range 2 {
+		if _, err := c.Create(t.Context(), "visit", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.SyncOnce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err := store.Update(t.Context(), func(tx satchelclient.Tx) error { // the first row is lost
+		return tx.Scan(satchelclient.TableOutbox, nil, nil, func(key, _ []byte) error {
+			if err := tx.Delete(satchelclient.TableOutbox, key); err != nil {
+				return err
+			}
+			return satchelclient.ErrStop
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.SyncOnce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(sent) != 3 || sent[2] != 1 {
+		t.Errorf("sent as %v", sent)
+	}
+}

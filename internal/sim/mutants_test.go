@@ -13,7 +13,7 @@ import (
 // The simulator is built with faults that can be planted, and finds each: a check that no seed could fail proves nothing.
 func TestEveryPlantedFaultIsFound(t *testing.T) {
 	if testing.Short() {
-		t.Skip("minutes of seeds; make mutants and the full tests run it")
+		t.Skip("minutes of seeds")
 	}
 	t.Parallel()
 	lab := filepath.Join(t.TempDir(), "satchel-lab")
