@@ -228,9 +228,12 @@ func (w *world) admin() *satchel.Principal {
 
 // changeRights moves people and teams about, as an administrator does, on some replica.
 func (w *world) changeRights(a *app.App) error {
+	return w.changeRightsOf(a, movable[w.rnd.IntN(len(movable))])
+}
+
+func (w *world) changeRightsOf(a *app.App, name string) error {
 	w.act.RightsChanged++
 	w.act.Revoked++ // of somebody, nearly always
-	name := movable[w.rnd.IntN(len(movable))]
 	patch := identity.PersonPatch{Person: w.people[name]}
 	switch n := w.rnd.IntN(10); {
 	case n < 4:
@@ -334,8 +337,14 @@ func (w *world) meanwhile() {
 		default:
 			// Its own random source: this goroutine runs beside others.
 			rights := &world{ctx: w.ctx, rnd: rand.New(rand.NewPCG(choice, 1)), people: w.people, teams: w.teams, org: w.org}
-			err := rights.changeRights(w.replicas[1].app)
-			if err == nil && rights.one(2) { // and all that follows from it, as far as it can be seen yet
+			var err error
+			own := rights.one(2) // of the very one who is at work
+			if own {
+				err = rights.changeRightsOf(w.replicas[1].app, p.login)
+			} else {
+				err = rights.changeRights(w.replicas[1].app)
+			}
+			if err == nil && (own || rights.one(2)) { // and all that follows from it, as far as it can be seen yet
 				_, err = w.replicas[1].app.Jobs.Step(w.ctx)
 			}
 			second <- outcome{err: err, rights: true}
