@@ -68,8 +68,7 @@ type batch struct {
 	looked  []string // kept mutations whose attention their author closed
 	writes  writeSet
 
-	early    int64    // the fault SeqFirst's number of the commit
-	newStems []string // of buckets that the batch made
+	early int64 // the fault SeqFirst's number of the commit
 }
 
 func (e *Engine) newBatch(tx *pg.Tx, p *satchel.Principal, in Batch) *batch {

@@ -157,11 +157,13 @@ const sqlFindBuckets = `-- syncengine.FindBuckets
 SELECT b.stem, b.month, b.num FROM bucket_name b, unnest($2::text[], $3::text[]) AS u(stem, month)
 WHERE b.org_id = $1 AND b.stem = u.stem AND b.month = u.month`
 
-const sqlNewBucket = `-- syncengine.NewBucket
-INSERT INTO bucket_name (org_id, stem, month, num) VALUES ($1, $2, $3, $4)`
-
-const sqlCountBucket = `-- syncengine.CountBucket
-UPDATE org_clock SET buckets = buckets + $2 WHERE org_id = $1 RETURNING buckets`
+// The clock's row is locked first, so that who comes second finds what the first one made.
+const sqlNewBuckets = `-- syncengine.NewBuckets
+WITH c AS (UPDATE org_clock SET buckets = buckets + cardinality($2::text[]) WHERE org_id = $1 RETURNING buckets)
+INSERT INTO bucket_name (org_id, stem, month, num)
+SELECT $1, u.stem, u.month, c.buckets - cardinality($2::text[]) + u.n
+FROM c, unnest($2::text[], $3::text[]) WITH ORDINALITY AS u(stem, month, n)
+ON CONFLICT (org_id, stem, month) DO NOTHING`
 
 const sqlFollowed = `-- syncengine.Followed
 SELECT stem, month, num FROM bucket_name WHERE org_id = $1 AND stem = ANY($2) AND (month = '' OR month >= $3)`

@@ -115,8 +115,8 @@ func (b *batch) numbered(sql string) string {
 	return sql
 }
 
-// bucketNumbers finds the numbers of the buckets in which records must lie, and gives numbers to new ones. A new
-// bucket is rare (a person's first record of a month); it locks the clock a little earlier than usual.
+// bucketNumbers finds the numbers of the buckets in which records must lie. Where one is not there yet (a person's first
+// record of a month), it is made, and the batch is done again.
 func (b *batch) bucketNumbers(ctx context.Context) (map[access.Bucket]int64, error) {
 	nums := map[access.Bucket]int64{}
 	for _, f := range b.follow {
@@ -171,26 +171,31 @@ func (b *batch) bucketNumbers(ctx context.Context) (map[access.Bucket]int64, err
 	if err := find(); err != nil || len(missing) == 0 {
 		return nums, err
 	}
-	var last int64
-	if err := b.tx.QueryRow(ctx, sqlCountBucket, b.orgID, len(missing)).Scan(&last); err != nil {
+	if err := b.tx.Rollback(ctx); err != nil {
 		return nil, err
 	}
-	if err := find(); err != nil { // again, under the clock's lock: somebody may have made it meanwhile
+	if err := b.e.newBuckets(ctx, b.orgID, slices.Collect(maps.Keys(missing))); err != nil {
 		return nil, err
 	}
-	for i := range stems {
-		p := access.Bucket{Stem: stems[i], Month: months[i]}
-		if !missing[p] {
-			continue
-		}
-		if _, err := b.tx.Exec(ctx, sqlNewBucket, b.orgID, p.Stem, p.Month, last); err != nil {
-			return nil, err
-		}
-		nums[p] = last
-		last--
-		b.newStems = append(b.newStems, p.Stem)
+	return nil, errMoved
+}
+
+// newBuckets numbers buckets that are not there yet, in a transaction of its own: on the first of a month every rep's
+// first visit makes one, and the clock's row must not be held for as long as a batch takes. One that stays empty, since
+// the batch fails, does no harm. Who waits for such a bucket is woken to follow it.
+func (e *Engine) newBuckets(ctx context.Context, org satchel.ID, missing []access.Bucket) error {
+	var stems, months []string
+	for _, p := range missing {
+		stems, months = append(stems, p.Stem), append(months, p.Month)
 	}
-	return nums, nil
+	err := e.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, sqlNewBuckets, org, stems, months)
+		return err
+	})
+	if err == nil {
+		e.waiters.WakeStems(org, stems)
+	}
+	return err
 }
 
 // queueRecords queues the inserts and updates of records, and notes their heads.
@@ -468,7 +473,6 @@ func (b *batch) outcome(seq uint64) Outcome {
 func (b *batch) wake() {
 	b.e.waiters.Wake(b.orgID, b.writes.heads.buckets)
 	b.e.waiters.Wake(b.orgID, b.writes.newHeads.buckets)
-	b.e.waiters.WakeStems(b.orgID, b.newStems)
 }
 
 func compareIDs(a, b satchel.ID) int { return bytes.Compare(a[:], b[:]) }

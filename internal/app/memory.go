@@ -7,13 +7,14 @@ import (
 	"time"
 )
 
-// A small server collects garbage often: with 15 MiB alive, every 15 MiB. While phones push, that takes a quarter of
-// the processor. So a process that is busy collecting is allowed more garbage for a while, and gives it back when it is
-// quiet: memory is small when it is measured at rest, and fast when speed is what counts.
+// A small server collects garbage often: with 15 MiB alive, every 8 MiB. While phones push, that takes a third of the
+// processor. So a process that is busy collecting is allowed more garbage for a while, and gives it back when it is
+// quiet: small at rest, where even a first sync of 20,000 records is faster with a small heap, and fast when it works
+// for long. docs/performance.md has the figures.
 const (
 	breatheEvery = time.Second
 	calmFor      = 10 // looks without much collecting, until the memory is given back
-	usualPercent = 100
+	usualPercent = 50
 	busyPercent  = 400
 	busyShare    = 0.08     // of the processor's time spent on collecting, from which more garbage is allowed
 	busyLive     = 96 << 20 // bytes alive above which it is not: 400 % of it would be too much
@@ -25,6 +26,7 @@ func Breathe(ctx context.Context, gogc string) {
 	if gogc != "" {
 		return
 	}
+	debug.SetGCPercent(usualPercent)
 	tick := time.NewTicker(breatheEvery)
 	defer tick.Stop()
 	b := breath{percent: usualPercent}
@@ -32,7 +34,7 @@ func Breathe(ctx context.Context, gogc string) {
 	for {
 		select {
 		case <-ctx.Done():
-			debug.SetGCPercent(usualPercent)
+			debug.SetGCPercent(100) // Go's own
 			return
 		case <-tick.C:
 		}
