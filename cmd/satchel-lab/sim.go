@@ -71,7 +71,7 @@ func (c *simCmd) Run(ctx context.Context, std streams) error {
 
 // mutants proves that the simulator finds what is broken on purpose.
 func (c *simCmd) mutants(ctx context.Context, std streams) error {
-	missed, err := sim.RunMutants(ctx, sim.Mutants{Names: c.Mutant, Seeds: cmp.Or(c.Seeds, 200), Parallel: c.Parallel, Steps: c.Steps, Out: std.out})
+	missed, err := sim.RunMutants(ctx, sim.Mutants{Names: c.Mutant, Seeds: cmp.Or(c.Seeds, 200), From: c.From, Parallel: c.Parallel, Steps: c.Steps, Out: std.out})
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 type Mutants struct {
 	Names    []string // of internal/mutant; nil = all
 	Seeds    int      // at most, for each
+	From     uint64   // the first seed; 0 = 1
 	Parallel int
 	Steps    int
 	Out      io.Writer // a table of what caught each, then `N caught, M missed`
@@ -54,7 +55,7 @@ func RunMutants(ctx context.Context, m Mutants) (missed int, err error) {
 
 // hunt runs seeds until one finds the fault: it fails, and does not without it. by is what it broke.
 func (m Mutants) hunt(ctx context.Context, address, name string) (seeds int, by string, err error) {
-	many := Many{From: 1, Seeds: m.Seeds, Parallel: m.Parallel, Steps: m.Steps, First: true, Whole: true, Out: io.Discard}
+	many := Many{From: max(m.From, 1), Seeds: m.Seeds, Parallel: m.Parallel, Steps: m.Steps, First: true, Whole: true, Out: io.Discard}
 	for many.Seeds > 0 {
 		mutant.Plant(name)
 		total, err := many.run(ctx, address)

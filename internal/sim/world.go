@@ -362,11 +362,27 @@ func (w *world) meanwhile() {
 	}
 	w.disarm()
 	w.after(p, *firstDone)
-	if secondDone.rights {
-		w.act.RightsChanged++
-		w.act.Revoked++
-	} else {
+	if !secondDone.rights {
 		w.after(q, *secondDone)
+		return
+	}
+	w.act.RightsChanged++
+	w.act.Revoked++
+	w.settledPlaces()
+}
+
+// settledPlaces looks, when all that follows from a change of rights is done, whether every record lies where it belongs:
+// the next change of the same person would put right what this one left wrong.
+func (w *world) settledPlaces() {
+	for range 3 {
+		if n, err := w.replicas[1].app.Jobs.Step(w.ctx); err != nil || n == 0 {
+			break
+		}
+	}
+	if o, err := w.model.Office(w.ctx); err == nil {
+		if err := w.model.CheckPlaces(w.ctx, o); err != nil {
+			w.tracef("places: %v", err)
+		}
 	}
 }
 
