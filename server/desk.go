@@ -72,16 +72,20 @@ func (s deskService) ListKept(ctx context.Context, in *satchelv1.ListKeptRequest
 }
 
 // RetryKept applies a kept mutation again.
-func (s deskService) RetryKept(ctx context.Context, in *satchelv1.RetryKeptRequest) (*satchelv1.KeptResponse, error) {
+func (s deskService) RetryKept(ctx context.Context, in *satchelv1.RetryKeptRequest) (*satchelv1.RetryKeptResponse, error) {
 	device, err := parseID("device_id", in.DeviceId)
 	if err != nil {
 		return nil, err
 	}
-	return settled(s.cfg.Desk.Retry(ctx, principal(ctx), device, in.Number))
+	out, err := settled(s.cfg.Desk.Retry(ctx, principal(ctx), device, in.Number))
+	if err != nil {
+		return nil, err
+	}
+	return &satchelv1.RetryKeptResponse{Outcome: out}, nil
 }
 
 // EditKept applies other ops in its place.
-func (s deskService) EditKept(ctx context.Context, in *satchelv1.EditKeptRequest) (*satchelv1.KeptResponse, error) {
+func (s deskService) EditKept(ctx context.Context, in *satchelv1.EditKeptRequest) (*satchelv1.EditKeptResponse, error) {
 	device, err := parseID("device_id", in.DeviceId)
 	if err != nil {
 		return nil, err
@@ -90,16 +94,20 @@ func (s deskService) EditKept(ctx context.Context, in *satchelv1.EditKeptRequest
 	for _, op := range in.Ops {
 		ops = append(ops, opOf(op))
 	}
-	return settled(s.cfg.Desk.Edit(ctx, principal(ctx), device, in.Number, ops))
+	out, err := settled(s.cfg.Desk.Edit(ctx, principal(ctx), device, in.Number, ops))
+	if err != nil {
+		return nil, err
+	}
+	return &satchelv1.EditKeptResponse{Outcome: out}, nil
 }
 
 // settled tells what became of a new try; the verdict is of nobody's queue.
-func settled(v syncengine.Verdict, state string, err error) (*satchelv1.KeptResponse, error) {
+func settled(v syncengine.Verdict, state string, err error) (*satchelv1.KeptOutcome, error) {
 	if err != nil {
 		return nil, err
 	}
 	v.Number = 0
-	out := &satchelv1.KeptResponse{Verdict: wireVerdict(v), State: wireState(state)}
+	out := &satchelv1.KeptOutcome{Verdict: wireVerdict(v), State: wireState(state)}
 	if v.Status == syncengine.Stale && v.Reason == satchel.ReasonSuperseded && state != syncengine.KeptOpen {
 		out.Verdict, out.Reason = nil, satchelv1.Reason_REASON_SUPERSEDED // somebody else was faster, and nothing was tried
 	}
@@ -107,7 +115,7 @@ func settled(v syncengine.Verdict, state string, err error) (*satchelv1.KeptResp
 }
 
 // DiscardKept closes one.
-func (s deskService) DiscardKept(ctx context.Context, in *satchelv1.DiscardKeptRequest) (*satchelv1.KeptResponse, error) {
+func (s deskService) DiscardKept(ctx context.Context, in *satchelv1.DiscardKeptRequest) (*satchelv1.DiscardKeptResponse, error) {
 	device, err := parseID("device_id", in.DeviceId)
 	if err != nil {
 		return nil, err
@@ -116,11 +124,11 @@ func (s deskService) DiscardKept(ctx context.Context, in *satchelv1.DiscardKeptR
 	if err != nil {
 		return nil, err
 	}
-	out := &satchelv1.KeptResponse{State: wireState(state)}
+	out := &satchelv1.KeptOutcome{State: wireState(state)}
 	if state != syncengine.KeptDiscarded {
 		out.Reason = satchelv1.Reason_REASON_SUPERSEDED
 	}
-	return out, nil
+	return &satchelv1.DiscardKeptResponse{Outcome: out}, nil
 }
 
 // ListSalvage gives rows that devices still held after a restore.

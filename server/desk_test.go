@@ -159,20 +159,20 @@ func TestWhatWasRefusedIsTriedAgainEditedOrDiscardedAtTheDesk(t *testing.T) {
 	}
 
 	retried, err := ada.desk.RetryKept(t.Context(), &satchelv1.RetryKeptRequest{DeviceId: ann.id.String(), Number: 2})
-	if err != nil || retried.State != satchelv1.KeptState_KEPT_STATE_OPEN || retried.Verdict.GetStatus() != satchelv1.Status_STATUS_REJECTED || retried.Verdict.Number != 0 {
+	if err != nil || retried.GetOutcome().GetState() != satchelv1.KeptState_KEPT_STATE_OPEN || retried.GetOutcome().GetVerdict().GetStatus() != satchelv1.Status_STATUS_REJECTED || retried.GetOutcome().GetVerdict().GetNumber() != 0 {
 		t.Errorf("tried again as it is: %v, %v", retried, err)
 	}
 	edited, err := ada.desk.EditKept(t.Context(), &satchelv1.EditKeptRequest{DeviceId: ann.id.String(), Number: 2, Ops: []*satchelv1.Op{
 		{RecordId: account.RecordId, Kind: "account", BaseRev: 1, Action: &satchelv1.Op_Patch{Patch: &satchelv1.Patch{Fields: `{"level": "a"}`}}}}})
-	if err != nil || edited.State != satchelv1.KeptState_KEPT_STATE_APPLIED || edited.Verdict.GetStatus() != satchelv1.Status_STATUS_APPLIED {
+	if err != nil || edited.GetOutcome().GetState() != satchelv1.KeptState_KEPT_STATE_APPLIED || edited.GetOutcome().GetVerdict().GetStatus() != satchelv1.Status_STATUS_APPLIED {
 		t.Errorf("edited: %v, %v", edited, err)
 	}
 	gone, err := ada.desk.DiscardKept(t.Context(), &satchelv1.DiscardKeptRequest{DeviceId: ann.id.String(), Number: 3})
-	if err != nil || gone.State != satchelv1.KeptState_KEPT_STATE_DISCARDED || gone.Verdict != nil {
+	if err != nil || gone.GetOutcome().GetState() != satchelv1.KeptState_KEPT_STATE_DISCARDED || gone.GetOutcome().GetVerdict() != nil {
 		t.Errorf("discarded: %v, %v", gone, err)
 	}
 	late, err := ada.desk.RetryKept(t.Context(), &satchelv1.RetryKeptRequest{DeviceId: ann.id.String(), Number: 3})
-	if err != nil || late.State != satchelv1.KeptState_KEPT_STATE_DISCARDED || late.Verdict != nil || late.Reason != satchelv1.Reason_REASON_SUPERSEDED {
+	if err != nil || late.GetOutcome().GetState() != satchelv1.KeptState_KEPT_STATE_DISCARDED || late.GetOutcome().GetVerdict() != nil || late.GetOutcome().GetReason() != satchelv1.Reason_REASON_SUPERSEDED {
 		t.Errorf("behind somebody who was faster: %v, %v", late, err)
 	}
 	if list, err = ada.desk.ListKept(t.Context(), open); err != nil || len(list.Kept) != 1 || list.Kept[0].Number != 4 {

@@ -243,15 +243,15 @@ func restoredJob(org satchel.ID, at time.Time) jobs.Job {
 }
 
 // What may be missing something that comes yet. How often it was tried says when it is due; $3 is firstTry, $4 maxTries.
-const awaiting = ` FROM kept WHERE org_id = $1 AND state = 'open' AND status = 'REJECTED'
+const awaiting = ` AND state = 'open' AND status = 'REJECTED'
   AND verdict ->> 'why' IN ('RECORD_UNKNOWN', 'DEPENDS_ON') AND mutation IS NOT NULL AND at >= $2 AND tries < $4`
 
 const sqlAwaiting = `-- syncengine.Awaiting
-SELECT ` + keptColumns + awaiting + ` AND at + power(2, tries) * $3::interval <= $5 AND (device_id, number) > ($6, $7)
+SELECT ` + keptColumns + ` FROM kept WHERE org_id = $1` + awaiting + ` AND at + power(2, tries) * $3::interval <= $5 AND (device_id, number) > ($6, $7)
 ORDER BY device_id, number LIMIT 1`
 
 const sqlAwaitingNext = `-- syncengine.AwaitingNext
-SELECT min(at + power(2, tries) * $3::interval)` + awaiting
+SELECT min(at + power(2, tries) * $3::interval) FROM kept WHERE org_id = $1` + awaiting
 
 // jobRestored tries again, in order per device and in their authors' names, what named a record that was not there after
 // a restore. It ends when nothing is left to be tried, and begins again with the next such mutation that is kept.

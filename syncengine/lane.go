@@ -98,7 +98,7 @@ UPDATE lane SET successor = $3 WHERE org_id = $1 AND device_id = $2`
 // neither (both were signed in anew after a revocation, or after a restore that lost their devices), and each may send what
 // the other has sent. The lock makes them take turns.
 const sqlHoldPerson = `-- syncengine.HoldPerson
-SELECT pg_advisory_xact_lock(hashtextextended($1::text || $2::text, 0))`
+SELECT pg_advisory_xact_lock(hashtextextended(org_id::text || $2::text, 0)) FROM org_clock WHERE org_id = $1`
 
 const sqlRunsOfIDs = `-- syncengine.RunsOfIDs
 SELECT first, ids, verdicts, seq FROM ledger

@@ -161,7 +161,7 @@ WHERE b.org_id = $1 AND b.stem = u.stem AND b.month = u.month`
 const sqlNewBuckets = `-- syncengine.NewBuckets
 WITH c AS (UPDATE org_clock SET buckets = buckets + cardinality($2::text[]) WHERE org_id = $1 RETURNING buckets)
 INSERT INTO bucket_name (org_id, stem, month, num)
-SELECT $1, u.stem, u.month, c.buckets - cardinality($2::text[]) + u.n
+SELECT $1, u.stem, u.month, c.buckets - u.n + 1
 FROM c, unnest($2::text[], $3::text[]) WITH ORDINALITY AS u(stem, month, n)
 ON CONFLICT (org_id, stem, month) DO NOTHING`
 

@@ -174,7 +174,13 @@ func (b *batch) bucketNumbers(ctx context.Context) (map[access.Bucket]int64, err
 	if err := b.tx.Rollback(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.e.newBuckets(ctx, b.orgID, slices.Collect(maps.Keys(missing))); err != nil {
+	var lacking []access.Bucket // in the order in which they were asked for
+	for i := range stems {
+		if p := (access.Bucket{Stem: stems[i], Month: months[i]}); missing[p] {
+			lacking = append(lacking, p)
+		}
+	}
+	if err := b.e.newBuckets(ctx, b.orgID, lacking); err != nil {
 		return nil, err
 	}
 	return nil, errMoved

@@ -1001,33 +1001,29 @@ func (x *DiscardKeptRequest) GetNumber() uint64 {
 	return 0
 }
 
-// KeptResponse tells what became of it.
-type KeptResponse struct {
+// RetryKeptResponse tells what became of it.
+type RetryKeptResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The verdict of the new try; its number is 0. Absent after a discard.
-	Verdict *Verdict `protobuf:"bytes,1,opt,name=verdict,proto3" json:"verdict,omitempty"`
-	// Its state now: still OPEN when the new try was refused too.
-	State KeptState `protobuf:"varint,2,opt,name=state,proto3,enum=satchel.v1.KeptState" json:"state,omitempty"`
-	// Why the state is what it is, where somebody else was faster.
-	Reason        Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=satchel.v1.Reason" json:"reason,omitempty"`
+	// What became of it.
+	Outcome       *KeptOutcome `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *KeptResponse) Reset() {
-	*x = KeptResponse{}
+func (x *RetryKeptResponse) Reset() {
+	*x = RetryKeptResponse{}
 	mi := &file_satchel_v1_desk_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *KeptResponse) String() string {
+func (x *RetryKeptResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*KeptResponse) ProtoMessage() {}
+func (*RetryKeptResponse) ProtoMessage() {}
 
-func (x *KeptResponse) ProtoReflect() protoreflect.Message {
+func (x *RetryKeptResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_satchel_v1_desk_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1039,26 +1035,168 @@ func (x *KeptResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use KeptResponse.ProtoReflect.Descriptor instead.
-func (*KeptResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use RetryKeptResponse.ProtoReflect.Descriptor instead.
+func (*RetryKeptResponse) Descriptor() ([]byte, []int) {
 	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *KeptResponse) GetVerdict() *Verdict {
+func (x *RetryKeptResponse) GetOutcome() *KeptOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+// EditKeptResponse tells what became of it.
+type EditKeptResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What became of it.
+	Outcome       *KeptOutcome `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EditKeptResponse) Reset() {
+	*x = EditKeptResponse{}
+	mi := &file_satchel_v1_desk_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EditKeptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EditKeptResponse) ProtoMessage() {}
+
+func (x *EditKeptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_desk_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EditKeptResponse.ProtoReflect.Descriptor instead.
+func (*EditKeptResponse) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *EditKeptResponse) GetOutcome() *KeptOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+// DiscardKeptResponse tells what became of it.
+type DiscardKeptResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What became of it.
+	Outcome       *KeptOutcome `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscardKeptResponse) Reset() {
+	*x = DiscardKeptResponse{}
+	mi := &file_satchel_v1_desk_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscardKeptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscardKeptResponse) ProtoMessage() {}
+
+func (x *DiscardKeptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_desk_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscardKeptResponse.ProtoReflect.Descriptor instead.
+func (*DiscardKeptResponse) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DiscardKeptResponse) GetOutcome() *KeptOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+// KeptOutcome tells what became of a kept mutation.
+type KeptOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The verdict of the new try; its number is 0. Absent after a discard.
+	Verdict *Verdict `protobuf:"bytes,1,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Its state now: still OPEN when the new try was refused too.
+	State KeptState `protobuf:"varint,2,opt,name=state,proto3,enum=satchel.v1.KeptState" json:"state,omitempty"`
+	// Why the state is what it is, where somebody else was faster.
+	Reason        Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=satchel.v1.Reason" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptOutcome) Reset() {
+	*x = KeptOutcome{}
+	mi := &file_satchel_v1_desk_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptOutcome) ProtoMessage() {}
+
+func (x *KeptOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_desk_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptOutcome.ProtoReflect.Descriptor instead.
+func (*KeptOutcome) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *KeptOutcome) GetVerdict() *Verdict {
 	if x != nil {
 		return x.Verdict
 	}
 	return nil
 }
 
-func (x *KeptResponse) GetState() KeptState {
+func (x *KeptOutcome) GetState() KeptState {
 	if x != nil {
 		return x.State
 	}
 	return KeptState_KEPT_STATE_UNSPECIFIED
 }
 
-func (x *KeptResponse) GetReason() Reason {
+func (x *KeptOutcome) GetReason() Reason {
 	if x != nil {
 		return x.Reason
 	}
@@ -1078,7 +1216,7 @@ type ListSalvageRequest struct {
 
 func (x *ListSalvageRequest) Reset() {
 	*x = ListSalvageRequest{}
-	mi := &file_satchel_v1_desk_proto_msgTypes[11]
+	mi := &file_satchel_v1_desk_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1228,7 @@ func (x *ListSalvageRequest) String() string {
 func (*ListSalvageRequest) ProtoMessage() {}
 
 func (x *ListSalvageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_desk_proto_msgTypes[11]
+	mi := &file_satchel_v1_desk_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1241,7 @@ func (x *ListSalvageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSalvageRequest.ProtoReflect.Descriptor instead.
 func (*ListSalvageRequest) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{11}
+	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListSalvageRequest) GetLimit() uint32 {
@@ -1139,7 +1277,7 @@ type Salvaged struct {
 
 func (x *Salvaged) Reset() {
 	*x = Salvaged{}
-	mi := &file_satchel_v1_desk_proto_msgTypes[12]
+	mi := &file_satchel_v1_desk_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1289,7 @@ func (x *Salvaged) String() string {
 func (*Salvaged) ProtoMessage() {}
 
 func (x *Salvaged) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_desk_proto_msgTypes[12]
+	mi := &file_satchel_v1_desk_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1302,7 @@ func (x *Salvaged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Salvaged.ProtoReflect.Descriptor instead.
 func (*Salvaged) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{12}
+	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Salvaged) GetRow() *Change {
@@ -1215,7 +1353,7 @@ type ListSalvageResponse struct {
 
 func (x *ListSalvageResponse) Reset() {
 	*x = ListSalvageResponse{}
-	mi := &file_satchel_v1_desk_proto_msgTypes[13]
+	mi := &file_satchel_v1_desk_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1365,7 @@ func (x *ListSalvageResponse) String() string {
 func (*ListSalvageResponse) ProtoMessage() {}
 
 func (x *ListSalvageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_desk_proto_msgTypes[13]
+	mi := &file_satchel_v1_desk_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1378,7 @@ func (x *ListSalvageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSalvageResponse.ProtoReflect.Descriptor instead.
 func (*ListSalvageResponse) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{13}
+	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListSalvageResponse) GetRows() []*Salvaged {
@@ -1270,7 +1408,7 @@ type ResolveSalvageRequest struct {
 
 func (x *ResolveSalvageRequest) Reset() {
 	*x = ResolveSalvageRequest{}
-	mi := &file_satchel_v1_desk_proto_msgTypes[14]
+	mi := &file_satchel_v1_desk_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1420,7 @@ func (x *ResolveSalvageRequest) String() string {
 func (*ResolveSalvageRequest) ProtoMessage() {}
 
 func (x *ResolveSalvageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_desk_proto_msgTypes[14]
+	mi := &file_satchel_v1_desk_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1433,7 @@ func (x *ResolveSalvageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveSalvageRequest.ProtoReflect.Descriptor instead.
 func (*ResolveSalvageRequest) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{14}
+	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResolveSalvageRequest) GetRecordId() string {
@@ -1323,7 +1461,7 @@ type ResolveSalvageResponse struct {
 
 func (x *ResolveSalvageResponse) Reset() {
 	*x = ResolveSalvageResponse{}
-	mi := &file_satchel_v1_desk_proto_msgTypes[15]
+	mi := &file_satchel_v1_desk_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1335,7 +1473,7 @@ func (x *ResolveSalvageResponse) String() string {
 func (*ResolveSalvageResponse) ProtoMessage() {}
 
 func (x *ResolveSalvageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_desk_proto_msgTypes[15]
+	mi := &file_satchel_v1_desk_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1348,7 +1486,7 @@ func (x *ResolveSalvageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveSalvageResponse.ProtoReflect.Descriptor instead.
 func (*ResolveSalvageResponse) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{15}
+	return file_satchel_v1_desk_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResolveSalvageResponse) GetVerdict() *Verdict {
@@ -1434,8 +1572,14 @@ const file_satchel_v1_desk_proto_rawDesc = "" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10dR\x03ops\"S\n" +
 	"\x12DiscardKeptRequest\x12%\n" +
 	"\tdevice_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\bdeviceId\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x04R\x06number\"\x96\x01\n" +
-	"\fKeptResponse\x12-\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"F\n" +
+	"\x11RetryKeptResponse\x121\n" +
+	"\aoutcome\x18\x01 \x01(\v2\x17.satchel.v1.KeptOutcomeR\aoutcome\"E\n" +
+	"\x10EditKeptResponse\x121\n" +
+	"\aoutcome\x18\x01 \x01(\v2\x17.satchel.v1.KeptOutcomeR\aoutcome\"H\n" +
+	"\x13DiscardKeptResponse\x121\n" +
+	"\aoutcome\x18\x01 \x01(\v2\x17.satchel.v1.KeptOutcomeR\aoutcome\"\x95\x01\n" +
+	"\vKeptOutcome\x12-\n" +
 	"\averdict\x18\x01 \x01(\v2\x13.satchel.v1.VerdictR\averdict\x12+\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x15.satchel.v1.KeptStateR\x05state\x12*\n" +
 	"\x06reason\x18\x03 \x01(\x0e2\x12.satchel.v1.ReasonR\x06reason\"T\n" +
@@ -1476,13 +1620,13 @@ const file_satchel_v1_desk_proto_rawDesc = "" +
 	"\x16KEPT_STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fKEPT_STATE_OPEN\x10\x01\x12\x16\n" +
 	"\x12KEPT_STATE_APPLIED\x10\x02\x12\x18\n" +
-	"\x14KEPT_STATE_DISCARDED\x10\x032\xa4\x04\n" +
+	"\x14KEPT_STATE_DISCARDED\x10\x032\xb4\x04\n" +
 	"\vDeskService\x12T\n" +
 	"\rListSyncState\x12 .satchel.v1.ListSyncStateRequest\x1a!.satchel.v1.ListSyncStateResponse\x12E\n" +
-	"\bListKept\x12\x1b.satchel.v1.ListKeptRequest\x1a\x1c.satchel.v1.ListKeptResponse\x12C\n" +
-	"\tRetryKept\x12\x1c.satchel.v1.RetryKeptRequest\x1a\x18.satchel.v1.KeptResponse\x12A\n" +
-	"\bEditKept\x12\x1b.satchel.v1.EditKeptRequest\x1a\x18.satchel.v1.KeptResponse\x12G\n" +
-	"\vDiscardKept\x12\x1e.satchel.v1.DiscardKeptRequest\x1a\x18.satchel.v1.KeptResponse\x12N\n" +
+	"\bListKept\x12\x1b.satchel.v1.ListKeptRequest\x1a\x1c.satchel.v1.ListKeptResponse\x12H\n" +
+	"\tRetryKept\x12\x1c.satchel.v1.RetryKeptRequest\x1a\x1d.satchel.v1.RetryKeptResponse\x12E\n" +
+	"\bEditKept\x12\x1b.satchel.v1.EditKeptRequest\x1a\x1c.satchel.v1.EditKeptResponse\x12N\n" +
+	"\vDiscardKept\x12\x1e.satchel.v1.DiscardKeptRequest\x1a\x1f.satchel.v1.DiscardKeptResponse\x12N\n" +
 	"\vListSalvage\x12\x1e.satchel.v1.ListSalvageRequest\x1a\x1f.satchel.v1.ListSalvageResponse\x12W\n" +
 	"\x0eResolveSalvage\x12!.satchel.v1.ResolveSalvageRequest\x1a\".satchel.v1.ResolveSalvageResponseB\x9e\x01\n" +
 	"\x0ecom.satchel.v1B\tDeskProtoP\x01Z8github.com/satchel-sync/satchel/gen/satchel/v1;satchelv1\xa2\x02\x03SXX\xaa\x02\n" +
@@ -1502,7 +1646,7 @@ func file_satchel_v1_desk_proto_rawDescGZIP() []byte {
 }
 
 var file_satchel_v1_desk_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_satchel_v1_desk_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_satchel_v1_desk_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_satchel_v1_desk_proto_goTypes = []any{
 	(TroubleKind)(0),               // 0: satchel.v1.TroubleKind
 	(KeptState)(0),                 // 1: satchel.v1.KeptState
@@ -1516,52 +1660,58 @@ var file_satchel_v1_desk_proto_goTypes = []any{
 	(*RetryKeptRequest)(nil),       // 9: satchel.v1.RetryKeptRequest
 	(*EditKeptRequest)(nil),        // 10: satchel.v1.EditKeptRequest
 	(*DiscardKeptRequest)(nil),     // 11: satchel.v1.DiscardKeptRequest
-	(*KeptResponse)(nil),           // 12: satchel.v1.KeptResponse
-	(*ListSalvageRequest)(nil),     // 13: satchel.v1.ListSalvageRequest
-	(*Salvaged)(nil),               // 14: satchel.v1.Salvaged
-	(*ListSalvageResponse)(nil),    // 15: satchel.v1.ListSalvageResponse
-	(*ResolveSalvageRequest)(nil),  // 16: satchel.v1.ResolveSalvageRequest
-	(*ResolveSalvageResponse)(nil), // 17: satchel.v1.ResolveSalvageResponse
-	(*Verdict)(nil),                // 18: satchel.v1.Verdict
-	(*Op)(nil),                     // 19: satchel.v1.Op
-	(Reason)(0),                    // 20: satchel.v1.Reason
-	(*Change)(nil),                 // 21: satchel.v1.Change
+	(*RetryKeptResponse)(nil),      // 12: satchel.v1.RetryKeptResponse
+	(*EditKeptResponse)(nil),       // 13: satchel.v1.EditKeptResponse
+	(*DiscardKeptResponse)(nil),    // 14: satchel.v1.DiscardKeptResponse
+	(*KeptOutcome)(nil),            // 15: satchel.v1.KeptOutcome
+	(*ListSalvageRequest)(nil),     // 16: satchel.v1.ListSalvageRequest
+	(*Salvaged)(nil),               // 17: satchel.v1.Salvaged
+	(*ListSalvageResponse)(nil),    // 18: satchel.v1.ListSalvageResponse
+	(*ResolveSalvageRequest)(nil),  // 19: satchel.v1.ResolveSalvageRequest
+	(*ResolveSalvageResponse)(nil), // 20: satchel.v1.ResolveSalvageResponse
+	(*Verdict)(nil),                // 21: satchel.v1.Verdict
+	(*Op)(nil),                     // 22: satchel.v1.Op
+	(Reason)(0),                    // 23: satchel.v1.Reason
+	(*Change)(nil),                 // 24: satchel.v1.Change
 }
 var file_satchel_v1_desk_proto_depIdxs = []int32{
 	0,  // 0: satchel.v1.Trouble.kind:type_name -> satchel.v1.TroubleKind
 	2,  // 1: satchel.v1.SyncState.troubles:type_name -> satchel.v1.Trouble
 	3,  // 2: satchel.v1.ListSyncStateResponse.devices:type_name -> satchel.v1.SyncState
-	18, // 3: satchel.v1.Kept.verdict:type_name -> satchel.v1.Verdict
-	19, // 4: satchel.v1.Kept.ops:type_name -> satchel.v1.Op
+	21, // 3: satchel.v1.Kept.verdict:type_name -> satchel.v1.Verdict
+	22, // 4: satchel.v1.Kept.ops:type_name -> satchel.v1.Op
 	1,  // 5: satchel.v1.Kept.state:type_name -> satchel.v1.KeptState
 	1,  // 6: satchel.v1.ListKeptRequest.state:type_name -> satchel.v1.KeptState
 	6,  // 7: satchel.v1.ListKeptResponse.kept:type_name -> satchel.v1.Kept
-	19, // 8: satchel.v1.EditKeptRequest.ops:type_name -> satchel.v1.Op
-	18, // 9: satchel.v1.KeptResponse.verdict:type_name -> satchel.v1.Verdict
-	1,  // 10: satchel.v1.KeptResponse.state:type_name -> satchel.v1.KeptState
-	20, // 11: satchel.v1.KeptResponse.reason:type_name -> satchel.v1.Reason
-	21, // 12: satchel.v1.Salvaged.row:type_name -> satchel.v1.Change
-	14, // 13: satchel.v1.ListSalvageResponse.rows:type_name -> satchel.v1.Salvaged
-	18, // 14: satchel.v1.ResolveSalvageResponse.verdict:type_name -> satchel.v1.Verdict
-	4,  // 15: satchel.v1.DeskService.ListSyncState:input_type -> satchel.v1.ListSyncStateRequest
-	7,  // 16: satchel.v1.DeskService.ListKept:input_type -> satchel.v1.ListKeptRequest
-	9,  // 17: satchel.v1.DeskService.RetryKept:input_type -> satchel.v1.RetryKeptRequest
-	10, // 18: satchel.v1.DeskService.EditKept:input_type -> satchel.v1.EditKeptRequest
-	11, // 19: satchel.v1.DeskService.DiscardKept:input_type -> satchel.v1.DiscardKeptRequest
-	13, // 20: satchel.v1.DeskService.ListSalvage:input_type -> satchel.v1.ListSalvageRequest
-	16, // 21: satchel.v1.DeskService.ResolveSalvage:input_type -> satchel.v1.ResolveSalvageRequest
-	5,  // 22: satchel.v1.DeskService.ListSyncState:output_type -> satchel.v1.ListSyncStateResponse
-	8,  // 23: satchel.v1.DeskService.ListKept:output_type -> satchel.v1.ListKeptResponse
-	12, // 24: satchel.v1.DeskService.RetryKept:output_type -> satchel.v1.KeptResponse
-	12, // 25: satchel.v1.DeskService.EditKept:output_type -> satchel.v1.KeptResponse
-	12, // 26: satchel.v1.DeskService.DiscardKept:output_type -> satchel.v1.KeptResponse
-	15, // 27: satchel.v1.DeskService.ListSalvage:output_type -> satchel.v1.ListSalvageResponse
-	17, // 28: satchel.v1.DeskService.ResolveSalvage:output_type -> satchel.v1.ResolveSalvageResponse
-	22, // [22:29] is the sub-list for method output_type
-	15, // [15:22] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	22, // 8: satchel.v1.EditKeptRequest.ops:type_name -> satchel.v1.Op
+	15, // 9: satchel.v1.RetryKeptResponse.outcome:type_name -> satchel.v1.KeptOutcome
+	15, // 10: satchel.v1.EditKeptResponse.outcome:type_name -> satchel.v1.KeptOutcome
+	15, // 11: satchel.v1.DiscardKeptResponse.outcome:type_name -> satchel.v1.KeptOutcome
+	21, // 12: satchel.v1.KeptOutcome.verdict:type_name -> satchel.v1.Verdict
+	1,  // 13: satchel.v1.KeptOutcome.state:type_name -> satchel.v1.KeptState
+	23, // 14: satchel.v1.KeptOutcome.reason:type_name -> satchel.v1.Reason
+	24, // 15: satchel.v1.Salvaged.row:type_name -> satchel.v1.Change
+	17, // 16: satchel.v1.ListSalvageResponse.rows:type_name -> satchel.v1.Salvaged
+	21, // 17: satchel.v1.ResolveSalvageResponse.verdict:type_name -> satchel.v1.Verdict
+	4,  // 18: satchel.v1.DeskService.ListSyncState:input_type -> satchel.v1.ListSyncStateRequest
+	7,  // 19: satchel.v1.DeskService.ListKept:input_type -> satchel.v1.ListKeptRequest
+	9,  // 20: satchel.v1.DeskService.RetryKept:input_type -> satchel.v1.RetryKeptRequest
+	10, // 21: satchel.v1.DeskService.EditKept:input_type -> satchel.v1.EditKeptRequest
+	11, // 22: satchel.v1.DeskService.DiscardKept:input_type -> satchel.v1.DiscardKeptRequest
+	16, // 23: satchel.v1.DeskService.ListSalvage:input_type -> satchel.v1.ListSalvageRequest
+	19, // 24: satchel.v1.DeskService.ResolveSalvage:input_type -> satchel.v1.ResolveSalvageRequest
+	5,  // 25: satchel.v1.DeskService.ListSyncState:output_type -> satchel.v1.ListSyncStateResponse
+	8,  // 26: satchel.v1.DeskService.ListKept:output_type -> satchel.v1.ListKeptResponse
+	12, // 27: satchel.v1.DeskService.RetryKept:output_type -> satchel.v1.RetryKeptResponse
+	13, // 28: satchel.v1.DeskService.EditKept:output_type -> satchel.v1.EditKeptResponse
+	14, // 29: satchel.v1.DeskService.DiscardKept:output_type -> satchel.v1.DiscardKeptResponse
+	18, // 30: satchel.v1.DeskService.ListSalvage:output_type -> satchel.v1.ListSalvageResponse
+	20, // 31: satchel.v1.DeskService.ResolveSalvage:output_type -> satchel.v1.ResolveSalvageResponse
+	25, // [25:32] is the sub-list for method output_type
+	18, // [18:25] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_satchel_v1_desk_proto_init() }
@@ -1577,7 +1727,7 @@ func file_satchel_v1_desk_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_satchel_v1_desk_proto_rawDesc), len(file_satchel_v1_desk_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

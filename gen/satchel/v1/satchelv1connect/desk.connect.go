@@ -58,11 +58,11 @@ type DeskServiceClient interface {
 	// ListKept gives mutations that were refused, conflicting or not understood, newest first, with what they hold.
 	ListKept(context.Context, *v1.ListKeptRequest) (*v1.ListKeptResponse, error)
 	// RetryKept applies a kept mutation again, in its author's name and under his rights of now.
-	RetryKept(context.Context, *v1.RetryKeptRequest) (*v1.KeptResponse, error)
+	RetryKept(context.Context, *v1.RetryKeptRequest) (*v1.RetryKeptResponse, error)
 	// EditKept applies other ops in place of a kept mutation's, in the name and under the rights of the caller.
-	EditKept(context.Context, *v1.EditKeptRequest) (*v1.KeptResponse, error)
+	EditKept(context.Context, *v1.EditKeptRequest) (*v1.EditKeptResponse, error)
 	// DiscardKept closes a kept mutation without applying it. It stays readable for 35 days.
-	DiscardKept(context.Context, *v1.DiscardKeptRequest) (*v1.KeptResponse, error)
+	DiscardKept(context.Context, *v1.DiscardKeptRequest) (*v1.DiscardKeptResponse, error)
 	// ListSalvage gives rows that devices still held and a restored database did not (S18), newest first.
 	ListSalvage(context.Context, *v1.ListSalvageRequest) (*v1.ListSalvageResponse, error)
 	// ResolveSalvage creates the record again from what was salvaged, or discards it.
@@ -92,19 +92,19 @@ func NewDeskServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(deskServiceMethods.ByName("ListKept")),
 			connect.WithClientOptions(opts...),
 		),
-		retryKept: connect.NewClient[v1.RetryKeptRequest, v1.KeptResponse](
+		retryKept: connect.NewClient[v1.RetryKeptRequest, v1.RetryKeptResponse](
 			httpClient,
 			baseURL+DeskServiceRetryKeptProcedure,
 			connect.WithSchema(deskServiceMethods.ByName("RetryKept")),
 			connect.WithClientOptions(opts...),
 		),
-		editKept: connect.NewClient[v1.EditKeptRequest, v1.KeptResponse](
+		editKept: connect.NewClient[v1.EditKeptRequest, v1.EditKeptResponse](
 			httpClient,
 			baseURL+DeskServiceEditKeptProcedure,
 			connect.WithSchema(deskServiceMethods.ByName("EditKept")),
 			connect.WithClientOptions(opts...),
 		),
-		discardKept: connect.NewClient[v1.DiscardKeptRequest, v1.KeptResponse](
+		discardKept: connect.NewClient[v1.DiscardKeptRequest, v1.DiscardKeptResponse](
 			httpClient,
 			baseURL+DeskServiceDiscardKeptProcedure,
 			connect.WithSchema(deskServiceMethods.ByName("DiscardKept")),
@@ -129,9 +129,9 @@ func NewDeskServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 type deskServiceClient struct {
 	listSyncState  *connect.Client[v1.ListSyncStateRequest, v1.ListSyncStateResponse]
 	listKept       *connect.Client[v1.ListKeptRequest, v1.ListKeptResponse]
-	retryKept      *connect.Client[v1.RetryKeptRequest, v1.KeptResponse]
-	editKept       *connect.Client[v1.EditKeptRequest, v1.KeptResponse]
-	discardKept    *connect.Client[v1.DiscardKeptRequest, v1.KeptResponse]
+	retryKept      *connect.Client[v1.RetryKeptRequest, v1.RetryKeptResponse]
+	editKept       *connect.Client[v1.EditKeptRequest, v1.EditKeptResponse]
+	discardKept    *connect.Client[v1.DiscardKeptRequest, v1.DiscardKeptResponse]
 	listSalvage    *connect.Client[v1.ListSalvageRequest, v1.ListSalvageResponse]
 	resolveSalvage *connect.Client[v1.ResolveSalvageRequest, v1.ResolveSalvageResponse]
 }
@@ -155,7 +155,7 @@ func (c *deskServiceClient) ListKept(ctx context.Context, req *v1.ListKeptReques
 }
 
 // RetryKept calls satchel.v1.DeskService.RetryKept.
-func (c *deskServiceClient) RetryKept(ctx context.Context, req *v1.RetryKeptRequest) (*v1.KeptResponse, error) {
+func (c *deskServiceClient) RetryKept(ctx context.Context, req *v1.RetryKeptRequest) (*v1.RetryKeptResponse, error) {
 	response, err := c.retryKept.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
@@ -164,7 +164,7 @@ func (c *deskServiceClient) RetryKept(ctx context.Context, req *v1.RetryKeptRequ
 }
 
 // EditKept calls satchel.v1.DeskService.EditKept.
-func (c *deskServiceClient) EditKept(ctx context.Context, req *v1.EditKeptRequest) (*v1.KeptResponse, error) {
+func (c *deskServiceClient) EditKept(ctx context.Context, req *v1.EditKeptRequest) (*v1.EditKeptResponse, error) {
 	response, err := c.editKept.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
@@ -173,7 +173,7 @@ func (c *deskServiceClient) EditKept(ctx context.Context, req *v1.EditKeptReques
 }
 
 // DiscardKept calls satchel.v1.DeskService.DiscardKept.
-func (c *deskServiceClient) DiscardKept(ctx context.Context, req *v1.DiscardKeptRequest) (*v1.KeptResponse, error) {
+func (c *deskServiceClient) DiscardKept(ctx context.Context, req *v1.DiscardKeptRequest) (*v1.DiscardKeptResponse, error) {
 	response, err := c.discardKept.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
@@ -206,11 +206,11 @@ type DeskServiceHandler interface {
 	// ListKept gives mutations that were refused, conflicting or not understood, newest first, with what they hold.
 	ListKept(context.Context, *v1.ListKeptRequest) (*v1.ListKeptResponse, error)
 	// RetryKept applies a kept mutation again, in its author's name and under his rights of now.
-	RetryKept(context.Context, *v1.RetryKeptRequest) (*v1.KeptResponse, error)
+	RetryKept(context.Context, *v1.RetryKeptRequest) (*v1.RetryKeptResponse, error)
 	// EditKept applies other ops in place of a kept mutation's, in the name and under the rights of the caller.
-	EditKept(context.Context, *v1.EditKeptRequest) (*v1.KeptResponse, error)
+	EditKept(context.Context, *v1.EditKeptRequest) (*v1.EditKeptResponse, error)
 	// DiscardKept closes a kept mutation without applying it. It stays readable for 35 days.
-	DiscardKept(context.Context, *v1.DiscardKeptRequest) (*v1.KeptResponse, error)
+	DiscardKept(context.Context, *v1.DiscardKeptRequest) (*v1.DiscardKeptResponse, error)
 	// ListSalvage gives rows that devices still held and a restored database did not (S18), newest first.
 	ListSalvage(context.Context, *v1.ListSalvageRequest) (*v1.ListSalvageResponse, error)
 	// ResolveSalvage creates the record again from what was salvaged, or discards it.
@@ -299,15 +299,15 @@ func (UnimplementedDeskServiceHandler) ListKept(context.Context, *v1.ListKeptReq
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("satchel.v1.DeskService.ListKept is not implemented"))
 }
 
-func (UnimplementedDeskServiceHandler) RetryKept(context.Context, *v1.RetryKeptRequest) (*v1.KeptResponse, error) {
+func (UnimplementedDeskServiceHandler) RetryKept(context.Context, *v1.RetryKeptRequest) (*v1.RetryKeptResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("satchel.v1.DeskService.RetryKept is not implemented"))
 }
 
-func (UnimplementedDeskServiceHandler) EditKept(context.Context, *v1.EditKeptRequest) (*v1.KeptResponse, error) {
+func (UnimplementedDeskServiceHandler) EditKept(context.Context, *v1.EditKeptRequest) (*v1.EditKeptResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("satchel.v1.DeskService.EditKept is not implemented"))
 }
 
-func (UnimplementedDeskServiceHandler) DiscardKept(context.Context, *v1.DiscardKeptRequest) (*v1.KeptResponse, error) {
+func (UnimplementedDeskServiceHandler) DiscardKept(context.Context, *v1.DiscardKeptRequest) (*v1.DiscardKeptResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("satchel.v1.DeskService.DiscardKept is not implemented"))
 }
 
