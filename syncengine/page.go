@@ -77,8 +77,11 @@ func (b *pageBuilder) build(ctx context.Context) error {
 	var q pgx.Batch
 	n := queueDigest(&q, b.p.Org, b.turn.View)
 	res := b.tx.SendBatch(ctx, &q)
-	defer res.Close()
-	return b.digest(res, n)
+	err = b.digest(res, n)
+	if closeErr := res.Close(); err == nil {
+		err = closeErr
+	}
+	return err
 }
 
 // checkpoint says that what is settled is complete.
