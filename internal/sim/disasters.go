@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	satchelclient "github.com/satchel-sync/satchel/clients/go"
+	"github.com/satchel-sync/satchel/clients/go/memstore"
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
 	"google.golang.org/protobuf/proto"
 )
@@ -97,6 +99,29 @@ func (w *world) clone(p *phone) error {
 	return twin.open()
 }
 
+// olderState gives a row as a backup has it, where that is of an earlier rev; nil = it has none.
+func olderState(ctx context.Context, backup *memstore.Store, key, value []byte) (older []byte, err error) {
+	if backup == nil {
+		return nil, nil
+	}
+	now, then := new(satchelv1.Change), new(satchelv1.Change)
+	if err := proto.Unmarshal(value, now); err != nil {
+		return nil, err
+	}
+	err = backup.View(ctx, func(tx satchelclient.ReadTx) error {
+		b, err := tx.Get(satchelclient.TableRecord, key)
+		if err != nil || b == nil {
+			return err
+		}
+		if err := proto.Unmarshal(b, then); err != nil || then.Rev >= now.Rev {
+			return err
+		}
+		older = bytes.Clone(b)
+		return nil
+	})
+	return older, err
+}
+
 // damageRecords loses rows of what a phone shows, or leaves older states of them, and restarts the app.
 func (w *world) damageRecords(p *phone) error {
 	if p.place().Seq == 0 {
@@ -113,18 +138,15 @@ func (w *world) damageRecords(p *phone) error {
 			if draw == 0 {
 				return tx.Delete(satchelclient.TableRecord, key)
 			}
-			ch := new(satchelv1.Change)
-			if err := proto.Unmarshal(value, ch); err != nil {
-				return err
-			}
-			if ch.Rev > 1 {
-				ch.Rev--
-			}
-			value, err := proto.Marshal(ch)
+			// An older state is one that the row really had: a rev with the content of another no digest could find.
+			older, err := olderState(w.ctx, p.backup, key, value)
 			if err != nil {
 				return err
 			}
-			return tx.Put(satchelclient.TableRecord, key, value)
+			if older == nil {
+				return tx.Delete(satchelclient.TableRecord, key)
+			}
+			return tx.Put(satchelclient.TableRecord, key, older)
 		})
 	})
 	if err != nil || n == 0 {
