@@ -3,6 +3,8 @@ package satchelclient
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 )
 
 // Store is the device's durable memory: a few ordered tables of bytes with transactions. The client puts all meaning
@@ -22,6 +24,32 @@ type Store interface {
 	Update(ctx context.Context, fn func(Tx) error) error
 	// Close releases the store. Calls after it fail.
 	Close() error
+}
+
+// Claims gives a store to one client at a time: a [Store] answers Claim with its Take. The zero value is a store that is
+// nobody's. It is safe for concurrent use.
+type Claims struct {
+	mu     sync.Mutex
+	holder *byte // a byte of the claim that holds; nil = none does
+}
+
+// Take claims the store until release is called, once or more often; [ErrStoreInUse], with the store's name, while it is
+// claimed.
+func (c *Claims) Take(store string) (release func(), err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.holder != nil {
+		return nil, fmt.Errorf("%w: %s", ErrStoreInUse, store)
+	}
+	mine := new(byte)
+	c.holder = mine
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.holder == mine { // else it was released before, and another may hold now
+			c.holder = nil
+		}
+	}, nil
 }
 
 // ReadTx reads within a transaction. It must not be used after the function that it was given to has returned. Bytes

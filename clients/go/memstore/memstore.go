@@ -19,7 +19,7 @@ type Store struct {
 	mu     sync.Mutex
 	tables map[satchelclient.Table]*table
 	closed bool
-	claim  *byte // of the client that has it; nil = nobody
+	claims satchelclient.Claims
 }
 
 // table has its values in a map and its keys in order. New keys wait in fresh until somebody scans.
@@ -41,22 +41,7 @@ func New() *Store {
 }
 
 // Claim implements satchelclient.Store.
-func (s *Store) Claim() (func(), error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.claim != nil {
-		return nil, fmt.Errorf("%w (a store in memory)", satchelclient.ErrStoreInUse)
-	}
-	mine := new(byte)
-	s.claim = mine
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.claim == mine {
-			s.claim = nil
-		}
-	}, nil
-}
+func (s *Store) Claim() (func(), error) { return s.claims.Take("a store in memory") }
 
 // Clone gives an independent copy that is nobody's, also of a closed store: a phone's backup, or its disk after a kill.
 func (s *Store) Clone() *Store {

@@ -25,12 +25,12 @@ const scanRows = 256
 
 // Store is a satchelclient.Store in a file.
 type Store struct {
-	path  string
-	mu    sync.Mutex // one transaction at a time: there is one connection
-	db    *sql.DB
-	claim *byte // of the client that has it; nil = nobody
-	conn  *sql.Conn
-	stmts map[satchelclient.Table]*statements
+	path   string
+	mu     sync.Mutex // one transaction at a time: there is one connection
+	db     *sql.DB
+	claims satchelclient.Claims
+	conn   *sql.Conn
+	stmts  map[satchelclient.Table]*statements
 }
 
 // statements of one table, prepared once.
@@ -125,22 +125,7 @@ func (s *Store) inUse(err error) error {
 }
 
 // Claim implements satchelclient.Store.
-func (s *Store) Claim() (func(), error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.claim != nil {
-		return nil, fmt.Errorf("%w: %s", satchelclient.ErrStoreInUse, s.path)
-	}
-	mine := new(byte)
-	s.claim = mine
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.claim == mine {
-			s.claim = nil
-		}
-	}, nil
-}
+func (s *Store) Claim() (func(), error) { return s.claims.Take(s.path) }
 
 // View implements satchelclient.Store.
 func (s *Store) View(ctx context.Context, fn func(satchelclient.ReadTx) error) error {
