@@ -11,7 +11,6 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/internal/jobs"
-	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/schema"
 )
 
@@ -362,29 +361,14 @@ func (e *Engine) jobMerged(ctx context.Context, org satchel.ID, raw json.RawMess
 
 // rehangPiece leads some of what hangs under a merged record to its root, in one commit.
 func (e *Engine) rehangPiece(ctx context.Context, org, loser satchel.ID, ids []satchel.ID) error {
-	return e.retry(ctx, func() error {
-		tx, err := pg.Begin(ctx, e.cfg.Pool, pg.ReadCommitted)
-		if err != nil {
+	m := SystemMutation{Org: org, Source: "merge", Cause: "what it hangs under was merged into another record"}
+	named := append([]satchel.ID{loser}, ids...)
+	slices.SortFunc(named, compareIDs)
+	return e.moving(ctx, m, slices.Compact(named), func(a *attempt) error {
+		if err := a.b.loadRoots(ctx); err != nil {
 			return err
 		}
-		defer tx.Rollback(context.WithoutCancel(ctx))
-		b := e.newSystemBatch(tx, SystemMutation{Org: org, Source: "merge", Cause: "what it hangs under was merged into another record"})
-		if b.clock, err = readClock(ctx, tx, org); err != nil {
-			return err
-		}
-		if err := b.know(ctx); err != nil {
-			return err
-		}
-		named := append([]satchel.ID{loser}, ids...)
-		slices.SortFunc(named, compareIDs)
-		if err := b.fetch(ctx, sqlLockRecords, slices.Compact(named)); err != nil {
-			return err
-		}
-		if err := b.loadRoots(ctx); err != nil {
-			return err
-		}
-		a := &attempt{b: b, rows: map[satchel.ID]*row{}, at: b.now.UnixMilli(), system: true}
-		root, err := a.root(ctx, b.rows[loser])
+		root, err := a.root(ctx, a.b.rows[loser])
 		if err != nil {
 			return err
 		}
@@ -392,25 +376,10 @@ func (e *Engine) rehangPiece(ctx context.Context, org, loser satchel.ID, ids []s
 			return jobs.Discard(fmt.Errorf("record %s is not merged into one that is there", loser))
 		}
 		for _, id := range ids {
-			if r := b.rows[id]; r != nil && id != root.rec.ID {
+			if r := a.b.rows[id]; r != nil && id != root.rec.ID {
 				a.rehangOne(r, loser, root.rec.ID)
 			}
 		}
-		if len(a.order) == 0 {
-			return nil
-		}
-		if err := a.place(ctx); err != nil {
-			return err
-		}
-		b.accept(a)
-		b.settled = nil
-		if err := b.react(ctx); err != nil {
-			return err
-		}
-		if _, err := b.commit(ctx); err != nil {
-			return err
-		}
-		b.wake()
 		return nil
 	})
 }

@@ -292,14 +292,30 @@ func (e *Engine) moveOwned(ctx context.Context, org, person satchel.ID) error {
 
 // replace places records again, in one commit.
 func (e *Engine) replace(ctx context.Context, org satchel.ID, ids []satchel.ID) error {
+	return e.moving(ctx, SystemMutation{Org: org, Source: "move"}, ids, func(a *attempt) error {
+		for _, id := range ids {
+			if r := a.b.rows[id]; r != nil {
+				next := *r
+				a.set(&next)
+			}
+		}
+		return nil
+	})
+}
+
+// moving is one commit of a job that moves records in pieces, ids being the piece: they are locked, fn gives the attempt
+// what of them is to stand or to be placed again, and they are placed. Where fn gives it nothing, nothing is committed; its
+// error undoes the piece. It is done again, fn too, while it only lost against others. m names the organisation, source
+// and cause; it gets no verdict and is not remembered, for a piece that was moved already is found in place.
+func (e *Engine) moving(ctx context.Context, m SystemMutation, ids []satchel.ID, fn func(*attempt) error) error {
 	return e.retry(ctx, func() error {
 		tx, err := pg.Begin(ctx, e.cfg.Pool, pg.ReadCommitted)
 		if err != nil {
 			return err
 		}
 		defer tx.Rollback(context.WithoutCancel(ctx))
-		b := e.newSystemBatch(tx, SystemMutation{Org: org, Source: "move"})
-		if b.clock, err = readClock(ctx, tx, org); err != nil {
+		b := e.newSystemBatch(tx, m)
+		if b.clock, err = readClock(ctx, tx, m.Org); err != nil {
 			return err
 		}
 		if err := b.know(ctx); err != nil {
@@ -308,12 +324,9 @@ func (e *Engine) replace(ctx context.Context, org satchel.ID, ids []satchel.ID) 
 		if err := b.fetch(ctx, sqlLockRecords, ids); err != nil {
 			return err
 		}
-		a := &attempt{b: b, rows: map[satchel.ID]*row{}, system: true}
-		for _, id := range ids {
-			if r := b.rows[id]; r != nil {
-				next := *r
-				a.set(&next)
-			}
+		a := &attempt{b: b, rows: map[satchel.ID]*row{}, at: b.now.UnixMilli(), system: true}
+		if err := fn(a); err != nil || len(a.order) == 0 {
+			return err
 		}
 		if err := a.place(ctx); err != nil {
 			return err
