@@ -314,7 +314,11 @@ func (e *Engine) shownOf(ctx context.Context, p *satchel.Principal, sealed []byt
 	if !ok || !c.reaches(place.Live) {
 		return 0, nil
 	}
-	idle, err := e.nothingNew(ctx, p, PullRequest{Cursor: sealed, Profile: profile})
+	v, err := e.view(ctx, e.cfg.Pool, p.Org, place.View)
+	if err != nil {
+		return place.Live, err
+	}
+	idle, err := e.nothingNew(ctx, p, PullRequest{Profile: profile}, opened{o, place, v})
 	if idle {
 		return c.Seq, err
 	}

@@ -106,11 +106,15 @@ func (e *Engine) Pull(ctx context.Context, p *satchel.Principal, r PullRequest) 
 		r.MaxBytes = DefaultPageBytes
 	}
 	r.MaxBytes = min(r.MaxBytes, MaxPageBytes)
-	idle, err := e.nothingNew(ctx, p, r)
+	at, err := e.open(ctx, p, r.Cursor)
+	if err != nil {
+		return nil, pg.ToError(err)
+	}
+	idle, err := e.nothingNew(ctx, p, r, at)
 	if err != nil || idle {
 		return nil, pg.ToError(err)
 	}
-	if page, err := e.glance(ctx, p, r); err != nil || page != nil {
+	if page, err := e.glance(ctx, p, r, at); err != nil || page != nil {
 		return page, pg.ToError(err)
 	}
 	var b *pageBuilder
@@ -130,21 +134,37 @@ func (e *Engine) Pull(ctx context.Context, p *satchel.Principal, r PullRequest) 
 	return b.page, nil
 }
 
-// nothingNew answers the usual question of an idle device with one statement.
-func (e *Engine) nothingNew(ctx context.Context, p *satchel.Principal, r PullRequest) (bool, error) {
+// opened is a cursor with its view, and the organisation as this replica knew it then: who answers by it compares that
+// with the clock. Without a view, as in the zero value, nothing can be answered by it.
+type opened struct {
+	org    *org
+	cursor cursor.Cursor
+	view   *cursor.View
+}
+
+// open opens a cursor by what this replica remembers of the organisation. There is no view where it remembers nothing, or
+// the cursor is empty, not this person's, or of a view that is gone: build says what is wrong.
+func (e *Engine) open(ctx context.Context, p *satchel.Principal, sealed []byte) (at opened, err error) {
 	e.mu.Lock()
-	o := e.orgs[p.Org]
+	at.org = e.orgs[p.Org]
 	e.mu.Unlock()
-	if o == nil || len(r.Cursor) == 0 {
-		return false, nil
+	if at.org == nil || len(sealed) == 0 {
+		return opened{}, nil
 	}
-	c, ok := cursor.Open(o.key, p.Person, r.Cursor)
-	if !ok || r.After > c.Live {
-		return false, nil
+	var ok bool
+	if at.cursor, ok = cursor.Open(at.org.key, p.Person, sealed); !ok {
+		return opened{}, nil
 	}
-	v, err := e.view(ctx, e.cfg.Pool, p.Org, c.View)
-	if err != nil || v == nil || c.Done < len(v.Entries) || c.LiveRec != cursor.LastRecord || c.Staged {
-		return false, err
+	at.view, err = e.view(ctx, e.cfg.Pool, p.Org, at.cursor.View)
+	return at, err
+}
+
+// nothingNew answers the usual question of an idle device with one statement. Of the request it reads After and Profile,
+// the cursor is at.
+func (e *Engine) nothingNew(ctx context.Context, p *satchel.Principal, r PullRequest, at opened) (bool, error) {
+	o, c, v := at.org, at.cursor, at.view
+	if v == nil || r.After > c.Live || c.Done < len(v.Entries) || c.LiveRec != cursor.LastRecord || c.Staged {
+		return false, nil
 	}
 	nums := make([]int64, 0, len(v.Entries))
 	for _, entry := range v.Entries {
@@ -181,27 +201,17 @@ FROM org_clock c WHERE c.org_id = $1`
 
 // glance builds the usual page, of what changed in a view that is complete and still the person's, in one round trip:
 // clock, changes, digest and COMMIT travel together. nil = it is not the usual page, and has to be built.
-func (e *Engine) glance(ctx context.Context, p *satchel.Principal, r PullRequest) (*Page, error) {
-	e.mu.Lock()
-	o := e.orgs[p.Org]
-	e.mu.Unlock()
-	if o == nil || len(r.Cursor) == 0 {
+func (e *Engine) glance(ctx context.Context, p *satchel.Principal, r PullRequest, at opened) (*Page, error) {
+	if at.view == nil || at.cursor.Done == 0 || at.cursor.Done != len(at.view.Entries) {
 		return nil, nil
-	}
-	c, ok := cursor.Open(o.key, p.Person, r.Cursor)
-	if !ok {
-		return nil, nil
-	}
-	v, err := e.view(ctx, e.cfg.Pool, p.Org, c.View)
-	if err != nil || v == nil || c.Done == 0 || c.Done != len(v.Entries) {
-		return nil, err
 	}
 	tx, err := pg.Begin(ctx, e.cfg.Pool, pg.OneSnapshot)
 	if err != nil {
 		return nil, err
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	b := &pageBuilder{e: e, tx: tx, p: p, in: r, org: o, old: v, turn: cursor.Turn{View: v, Cursor: c}, budget: r.MaxBytes, page: &Page{}}
+	b := &pageBuilder{e: e, tx: tx, p: p, in: r, org: at.org, old: at.view, turn: cursor.Turn{View: at.view, Cursor: at.cursor},
+		budget: r.MaxBytes, page: &Page{}}
 	done, err := b.glance(ctx, tx)
 	if err != nil || !done {
 		return nil, err
@@ -291,7 +301,7 @@ func (e *Engine) Wait(ctx context.Context, p *satchel.Principal, sealed []byte) 
 	}
 	w := e.waiters.Register(p.Org, f.nums(), f.names(), c.seen())
 	defer e.waiters.Forget(w)
-	idle, err := e.nothingNew(ctx, p, PullRequest{Cursor: sealed, After: cur.Live, Profile: v.Profile})
+	idle, err := e.nothingNew(ctx, p, PullRequest{Profile: v.Profile}, opened{o, cur, v})
 	if err != nil || !idle {
 		return err == nil, pg.ToError(err)
 	}
