@@ -117,7 +117,7 @@ func (p *phone) hearAgain() {
 // attention that spoke of something refused is not there.)
 func (w *world) checkBroughtBack() error {
 	rows, err := w.stage.pool.Query(w.ctx, `SELECT id FROM kept WHERE org_id = $1 AND id = ANY($2)
-		AND state <> 'applied' AND verdict ->> 'why' IN ('RECORD_UNKNOWN', 'DEPENDS_ON')`, w.org, w.early)
+		AND state <> 'applied' AND verdict ->> 'why' IN ('RECORD_UNKNOWN', 'DEPENDS_ON')`, w.Org, w.early)
 	if err != nil {
 		return err
 	}
@@ -165,13 +165,13 @@ func (w *world) forgetRefused(owed map[string][]satchel.ID) error {
 	var cut, since uint64 // the lost line's commits are between them
 	var epochs int
 	if err := w.stage.pool.QueryRow(w.ctx, `SELECT (cuts -> -1 ->> 'cut')::bigint, ((cuts -> -1 ->> 'epoch')::bigint + 1) << 40,
-		jsonb_array_length(cuts) FROM org_clock WHERE org_id = $1`, w.org).Scan(&cut, &since, &epochs); err != nil {
+		jsonb_array_length(cuts) FROM org_clock WHERE org_id = $1`, w.Org).Scan(&cut, &since, &epochs); err != nil {
 		return err
 	}
 	if epochs != 1 {
 		w.fail("S18", "one restore ended %d epochs", epochs)
 	}
-	rows, err := w.stage.pool.Query(w.ctx, `SELECT unnest(ids) FROM ledger WHERE org_id = $1`, w.org)
+	rows, err := w.stage.pool.Query(w.ctx, `SELECT unnest(ids) FROM ledger WHERE org_id = $1`, w.Org)
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ type effect struct {
 // which they were recorded. Two phones with one store may share a device, and a store that was rolled back begins
 // another life: the order is that of each life.
 func (w *world) checkOrder() error {
-	rows, err := w.stage.pool.Query(w.ctx, `SELECT device_id, first, ids, seq FROM ledger WHERE org_id = $1 ORDER BY device_id, first`, w.org)
+	rows, err := w.stage.pool.Query(w.ctx, `SELECT device_id, first, ids, seq FROM ledger WHERE org_id = $1 ORDER BY device_id, first`, w.Org)
 	if err != nil {
 		return err
 	}

@@ -6,9 +6,6 @@ import (
 	"math/rand/v2"
 	"syscall"
 	"time"
-
-	satchel "github.com/satchel-sync/satchel"
-	"github.com/satchel-sync/satchel/identity"
 )
 
 // effect gives what an event does, and what ends it (nil = it ends by itself).
@@ -138,46 +135,17 @@ func (w *world) restart(how fault) error {
 	return errors.Join(err, db.Restart(w.ctx))
 }
 
-// admin is who changes rights.
-func (w *world) admin() *satchel.Principal {
-	return &satchel.Principal{Org: w.org, Person: w.people["adi"], Roles: []string{"admin"}}
-}
-
 // rights moves people and teams about, as an administrator does.
 func (w *world) rights(choice uint64) {
 	r := rand.New(rand.NewPCG(choice, 1))
-	name := movable[r.IntN(len(movable))]
-	patch := identity.PersonPatch{Person: w.people[name]}
-	var told string
-	var err error
+	login := w.AnyLogin(r)
 	for range 5 { // Postgres may be away
-		switch n := r.IntN(10); {
-		case n < 4:
-			told = []string{"head", "north", "south"}[r.IntN(3)]
-			team := w.teams[told]
-			patch.Team = &team
-		case n < 7:
-			told = []string{"rep", "rep", "manager", "director", "assistant", "viewer"}[r.IntN(6)]
-			roles := []string{told}
-			patch.Roles = &roles
-		case n < 9:
-			disabled := r.IntN(2) == 0
-			told = fmt.Sprint("disabled ", disabled)
-			patch.Disabled = &disabled
-		default:
-			told = "the team south moves"
-			to := w.teams[[]string{"head", "north"}[r.IntN(2)]]
-			_, err = w.stage.office.Identity.UpdateTeam(w.ctx, w.admin(), identity.TeamPatch{Team: w.teams["south"], Parent: &to})
-			patch = identity.PersonPatch{}
-		}
-		if !patch.Person.IsZero() {
-			_, err = w.stage.office.Identity.UpdatePerson(w.ctx, w.admin(), patch)
-		}
-		w.tracef("rights: %s %s, %v", name, told, err)
+		told, change := w.DrawChange(r, login)
+		err := change(w.ctx, w.stage.office.Identity)
+		w.tracef("rights: %s, %v", told, err)
 		if err == nil {
 			w.count(func(a *Activity) { a.RightsChanged++ })
 			return
 		}
-		patch = identity.PersonPatch{Person: w.people[name]}
 	}
 }

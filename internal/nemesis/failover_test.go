@@ -81,7 +81,7 @@ func TestACommitWhoseWaitForAStandbyWasCutShortIsNoVerdict(t *testing.T) {
 	}
 	defer w.close()
 	p := w.phones[3]
-	account, err := p.client.Create(t.Context(), "account", satchelclient.Fields{"name": "Orient Machinery", "owner": w.people["ann"]})
+	account, err := p.client.Create(t.Context(), "account", satchelclient.Fields{"name": "Orient Machinery", "owner": w.People["ann"]})
 	if err == nil {
 		_, err = p.client.Sync(t.Context())
 	}

@@ -109,7 +109,7 @@ func (p *phone) set() (err error) {
 	p.name = fmt.Sprintf("%s-%d", p.login, p.index)
 	p.inbox = make(chan func(*phone) error, 16)
 	p.rnd = rand.New(rand.NewPCG(w.seed, uint64(1000+p.index)))
-	p.hand = &model.Hand{Rnd: p.rnd, Me: w.people[p.login], Others: w.movable(), Now: time.Now, NewID: satchel.NewID, Text: p.text,
+	p.hand = &model.Hand{Rnd: p.rnd, Me: w.People[p.login], Others: w.Others(), Now: time.Now, NewID: satchel.NewID, Text: p.text,
 		Show: func(kind string) []satchelclient.Record { return w.model.Shown(w.ctx, p.holder(), kind) }}
 	if p.way, err = newWay(func() string { return w.stage.address(p.index + int(p.conns.Add(1))) }); err != nil {
 		return err
@@ -127,7 +127,7 @@ func (p *phone) text() string {
 func (p *phone) life() string { return p.name + strings.Repeat("'", p.lives) }
 
 func (p *phone) holder() model.Holder {
-	return model.Holder{Name: p.name, Login: p.login, Person: p.w.people[p.login], Client: p.client, Store: p.store}
+	return model.Holder{Name: p.name, Login: p.login, Person: p.w.People[p.login], Client: p.client, Store: p.store}
 }
 
 // open starts the app on what the store holds.
@@ -383,7 +383,7 @@ func (p *phone) again(ctx context.Context) {
 
 func (p *phone) signIn(ctx context.Context) error {
 	_, err := p.alive(func() error {
-		return p.client.SignIn(ctx, satchelclient.Credentials{Org: p.w.slug, Login: p.login, Password: password, DeviceName: p.name, Platform: "sim"})
+		return p.client.SignIn(ctx, p.w.Credentials(p.login, p.name))
 	})
 	return err
 }
@@ -402,7 +402,7 @@ func (p *phone) noted() {
 			}
 			p.order = binary.BigEndian.Uint64(k)
 			id := satchel.MustParseID(m.Id)
-			p.muts = append(p.muts, &model.Mutation{ID: id, Phone: p.life(), Person: p.w.people[p.login], Order: p.order, Ops: m.Ops})
+			p.muts = append(p.muts, &model.Mutation{ID: id, Phone: p.life(), Person: p.w.People[p.login], Order: p.order, Ops: m.Ops})
 			p.owes[id] = true
 			return nil
 		})

@@ -14,40 +14,19 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	satchelclient "github.com/satchel-sync/satchel/clients/go"
-	"github.com/satchel-sync/satchel/identity"
-	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/internal/sim/model"
 )
-
-// Of the organisations. The password guards made-up data in a database that goes.
-const (
-	password = "sim-on-loopback"
-	timeZone = "Asia/Shanghai"
-)
-
-// staff are the people, with the team and role that each begins with.
-var staff = [][3]string{
-	{"adi", "head", "admin"}, {"dina", "head", "director"},
-	{"mei", "north", "manager"}, {"ann", "north", "rep"}, {"ben", "north", "rep"}, {"ass", "north", "assistant"},
-	{"sam", "south", "manager"}, {"cem", "south", "rep"},
-}
-
-// movable are those whom an administrator moves about; adi stays, for somebody has to.
-var movable = []string{"dina", "mei", "ann", "ben", "ass", "sam", "cem"}
 
 // holders are the persons of the phones; the phones' numbers are their places.
 var holders = []string{"dina", "mei", "ann", "ann", "ben", "ass", "sam", "cem"}
 
 // world is one run of a seed on a stage.
 type world struct {
+	model.Company
 	ctx    context.Context
 	stage  *stage
 	seed   uint64
-	slug   string
 	dir    string
-	org    satchel.ID
-	people map[string]satchel.ID
-	teams  map[string]satchel.ID
 	model  *model.Model
 	began  time.Time
 	worked sync.WaitGroup         // phones that have drawn steps left
@@ -65,8 +44,7 @@ type world struct {
 
 func newWorld(ctx context.Context, s *stage, seed uint64, trace io.Writer) (w *world, err error) {
 	s.orgs++
-	w = &world{ctx: ctx, stage: s, seed: seed, slug: fmt.Sprintf("sim-%d", s.orgs), people: map[string]satchel.ID{}, teams: map[string]satchel.ID{},
-		calm: make(chan struct{}), turns: map[string]*sync.Mutex{}, trace: trace, began: time.Now()}
+	w = &world{ctx: ctx, stage: s, seed: seed, calm: make(chan struct{}), turns: map[string]*sync.Mutex{}, trace: trace, began: time.Now()}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -75,41 +53,17 @@ func newWorld(ctx context.Context, s *stage, seed uint64, trace io.Writer) (w *w
 	if w.dir, err = os.MkdirTemp(s.dir, "phones-"); err != nil {
 		return w, err
 	}
-	return w, w.found()
+	return w, w.found(fmt.Sprintf("sim-%d", s.orgs))
 }
 
-// found makes the organisation, its people and their phones.
-func (w *world) found() (err error) {
-	a := w.stage.office
-	if w.org, err = a.Identity.CreateOrg(w.ctx, identity.NewOrg{Slug: w.slug, Name: w.slug, TimeZone: timeZone}); err != nil {
+// found makes the company and its people's phones.
+func (w *world) found(slug string) (err error) {
+	if w.Company, err = model.Found(w.ctx, w.stage.office, w.stage.pool, slug, satchel.NewID); err != nil {
 		return err
 	}
-	w.model = &model.Model{DB: w.stage.pool, Org: w.org, TimeZone: timeZone, Now: time.Now, Muts: map[satchel.ID]*model.Mutation{},
-		Fail: w.fail, Trace: w.tracef}
-	var teams []identity.Team
-	var people []identity.Person
-	for _, t := range []string{"head", "north", "south"} {
-		w.teams[t] = satchel.NewID()
-		one := identity.Team{ID: w.teams[t], Name: t}
-		if t != "head" {
-			one.Parent = w.teams["head"]
-		}
-		teams = append(teams, one)
-	}
-	for _, p := range staff {
-		w.people[p[0]], w.turns[p[0]] = satchel.NewID(), new(sync.Mutex)
-		people = append(people, identity.Person{ID: w.people[p[0]], Login: p[0], DisplayName: p[0], Team: w.teams[p[1]], Roles: []string{p[2]}})
-	}
-	if err := pg.InTx(w.ctx, w.stage.pool, func(ctx context.Context, tx pgx.Tx) error {
-		if err := a.Identity.ImportTeams(ctx, tx, w.org, teams); err != nil {
-			return err
-		}
-		return a.Identity.ImportPeople(ctx, tx, w.org, password, people)
-	}); err != nil {
-		return err
-	}
-	if _, err := a.Jobs.Step(w.ctx); err != nil {
-		return err
+	w.model = &model.Model{DB: w.stage.pool, Org: w.Org, Now: time.Now, Muts: map[satchel.ID]*model.Mutation{}, Fail: w.fail, Trace: w.tracef}
+	for login := range w.People {
+		w.turns[login] = new(sync.Mutex)
 	}
 	for i, login := range holders {
 		p, err := w.newPhone(i, login)
@@ -122,13 +76,6 @@ func (w *world) found() (err error) {
 		}
 	}
 	return nil
-}
-
-func (w *world) movable() (ids []satchel.ID) {
-	for _, name := range movable {
-		ids = append(ids, w.people[name])
-	}
-	return ids
 }
 
 func (w *world) close() {
@@ -224,17 +171,6 @@ func (w *world) await(g *sync.WaitGroup) error {
 	}
 }
 
-// enableAll lets everybody sign in again.
-func (w *world) enableAll() error {
-	no := false
-	var all error
-	for _, name := range movable {
-		_, err := w.stage.office.Identity.UpdatePerson(w.ctx, w.admin(), identity.PersonPatch{Person: w.people[name], Disabled: &no})
-		all = errors.Join(all, err)
-	}
-	return all
-}
-
 // rounds and roundAhead bound how long all may take to come to rest.
 const (
 	rounds     = 16
@@ -258,7 +194,7 @@ func (w *world) heal() error {
 			w.fail("S20", "%s", text)
 		}
 	}
-	if err := w.enableAll(); err != nil {
+	if err := w.EnableAll(w.ctx, w.stage.office.Identity); err != nil {
 		return fmt.Errorf("nemesis: people cannot be enabled: %w", err)
 	}
 	for _, p := range w.phones { // what was asked of them when they had stopped
@@ -301,7 +237,7 @@ func (w *world) jobsRest() error {
 	for range 40 {
 		var n int
 		if err := w.stage.pool.QueryRow(w.ctx, `SELECT count(*) FROM river_job WHERE state = 'running' AND args ->> 'org' = $1`,
-			w.org.String()).Scan(&n); err != nil || n == 0 {
+			w.Org.String()).Scan(&n); err != nil || n == 0 {
 			return err
 		}
 		select {
@@ -317,7 +253,7 @@ func (w *world) jobsRest() error {
 func (w *world) nothingDue() error {
 	rows, err := w.stage.pool.Query(w.ctx, `SELECT kind || ' ' || state::text || ' ' || coalesce(errors[array_upper(errors, 1)] ->> 'error', '')
 		FROM river_job WHERE args ->> 'org' = $1 AND (state = 'discarded' OR state IN ('available', 'running', 'retryable', 'scheduled') AND scheduled_at < now())`,
-		w.org.String())
+		w.Org.String())
 	if err != nil {
 		return err
 	}

@@ -118,7 +118,7 @@ func (w *world) checkAll() error {
 func (w *world) checkSalvage() error {
 	have := map[satchel.ID]bool{}
 	rows, err := w.db.Query(w.ctx, `SELECT id, false FROM record WHERE org_id = $1 UNION ALL SELECT record_id, true FROM salvage WHERE org_id = $1
-		UNION ALL SELECT record_id, false FROM history WHERE org_id = $1 AND op = 'purge'`, w.org)
+		UNION ALL SELECT record_id, false FROM history WHERE org_id = $1 AND op = 'purge'`, w.Org)
 	if err != nil {
 		return err
 	}
@@ -140,9 +140,9 @@ func (w *world) checkSalvage() error {
 			}
 		}
 	}
-	return w.db.QueryRow(w.ctx, `SELECT count(*) FROM record WHERE org_id = $1 AND root IS NOT NULL`, w.org).Scan(&w.act.Merged)
+	return w.db.QueryRow(w.ctx, `SELECT count(*) FROM record WHERE org_id = $1 AND root IS NOT NULL`, w.Org).Scan(&w.act.Merged)
 }
 
 func (w *world) seq() (seq int64, err error) {
-	return seq, w.db.QueryRow(w.ctx, `SELECT seq FROM org_clock WHERE org_id = $1`, w.org).Scan(&seq)
+	return seq, w.db.QueryRow(w.ctx, `SELECT seq FROM org_clock WHERE org_id = $1`, w.Org).Scan(&seq)
 }

@@ -219,13 +219,13 @@ func (w *world) revoke(p *phone) {
 	}
 	w.disarm()
 	a := w.replicas[p.replica].app
-	devices, err := a.Identity.DevicesOf(w.ctx, w.org, w.people[p.login], satchel.ID{}, 50)
+	devices, err := a.Identity.DevicesOf(w.ctx, w.Org, w.People[p.login], satchel.ID{}, 50)
 	if err != nil || len(devices) == 0 {
 		w.tracef("devices: %v", err)
 		return
 	}
 	d := devices[w.rnd.IntN(len(devices))]
-	err = a.Identity.RevokeDevice(w.ctx, w.admin(), d.ID)
+	err = a.Identity.RevokeDevice(w.ctx, w.Admin(), d.ID)
 	w.act.Revoked++
 	w.tracef("%s: a device is revoked: %v", p.login, err)
 }
@@ -410,7 +410,7 @@ func (w *world) restoreDatabase() error {
 func (w *world) lost(after uint64) error {
 	w.model.Lost(after)
 	here := map[satchel.ID]bool{}
-	rows, err := w.db.Query(w.ctx, `SELECT id FROM record WHERE org_id = $1`, w.org)
+	rows, err := w.db.Query(w.ctx, `SELECT id FROM record WHERE org_id = $1`, w.Org)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (w *world) publish() error {
 	if w.newer, err = w.hasNewer(); err != nil || w.newer { // else a restored database has lost it
 		return err
 	}
-	if _, err := w.replicas[0].app.Engine.PublishSchema(w.ctx, w.org, pack); err != nil {
+	if _, err := w.replicas[0].app.Engine.PublishSchema(w.ctx, w.Org, pack); err != nil {
 		return fmt.Errorf("sim: the newer schema: %w", err)
 	}
 	w.newer = true
@@ -52,13 +52,13 @@ func (w *world) publish() error {
 }
 
 func (w *world) hasNewer() (has bool, err error) {
-	return has, w.db.QueryRow(w.ctx, `SELECT schema_version > 1 FROM org_clock WHERE org_id = $1`, w.org).Scan(&has)
+	return has, w.db.QueryRow(w.ctx, `SELECT schema_version > 1 FROM org_clock WHERE org_id = $1`, w.Org).Scan(&has)
 }
 
 // rename changes something that everybody sees, so that each phone gets a page, with a digest.
 func (w *world) rename() error {
 	name := "adi " + w.text()
-	_, err := w.replicas[0].app.Identity.UpdatePerson(w.ctx, w.admin(), identity.PersonPatch{Person: w.people["adi"], DisplayName: &name})
+	_, err := w.replicas[0].app.Identity.UpdatePerson(w.ctx, w.Admin(), identity.PersonPatch{Person: w.People["adi"], DisplayName: &name})
 	return err
 }
 
@@ -66,7 +66,7 @@ func (w *world) rename() error {
 func (w *world) resolve() error {
 	w.disarm()
 	e := w.replicas[w.rnd.IntN(len(w.replicas))].app.Engine
-	list, _, err := e.Kept(w.ctx, w.org, syncengine.KeptFilter{State: syncengine.KeptOpen, Limit: 20})
+	list, _, err := e.Kept(w.ctx, w.Org, syncengine.KeptFilter{State: syncengine.KeptOpen, Limit: 20})
 	if err != nil {
 		w.fail("S5", "the office cannot list what is kept: %v", err)
 		return nil
@@ -85,12 +85,12 @@ func (w *world) resolve() error {
 	switch n := w.rnd.IntN(10); {
 	case n < 6 && k.Verdict.Status == syncengine.Rejected && k.Mutation != nil && mended(k.Mutation.Ops) != nil:
 		what = "edits"
-		v, state, err = e.EditKept(w.ctx, w.admin(), k.Device, k.Number, mended(k.Mutation.Ops))
+		v, state, err = e.EditKept(w.ctx, w.Admin(), k.Device, k.Number, mended(k.Mutation.Ops))
 	case n < 8:
-		v, state, err = e.RetryKept(w.ctx, w.admin(), k.Device, k.Number)
+		v, state, err = e.RetryKept(w.ctx, w.Admin(), k.Device, k.Number)
 	default:
 		what = "discards"
-		state, err = e.DiscardKept(w.ctx, w.admin(), k.Device, k.Number)
+		state, err = e.DiscardKept(w.ctx, w.Admin(), k.Device, k.Number)
 	}
 	w.tracef("the office %s what %s: %s %s %s %v", what, w.order(k), v.Status, v.Reason, state, err)
 	if err == nil && state != syncengine.KeptOpen {

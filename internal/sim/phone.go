@@ -171,7 +171,7 @@ func (p *phone) reboot() error {
 
 func (w *world) signIn(p *phone) error {
 	dead, err := p.alive(func() error {
-		return p.client.SignIn(w.ctx, satchelclient.Credentials{Org: slug, Login: p.login, Password: password, DeviceName: p.name, Platform: "sim"})
+		return p.client.SignIn(w.ctx, w.Credentials(p.login, p.name))
 	})
 	if dead && err == nil {
 		w.act.Kills++
@@ -264,7 +264,7 @@ func (w *world) learn(p *phone) {
 				continue
 			}
 			m.Verdicts = append(m.Verdicts, l.Verdict)
-			w.tracef("  %s: %s %s of %s", p.name, l.Verdict.Status, l.Verdict.Reason, text(m.Names()))
+			w.tracef("  %s: %s %s of %v", p.name, l.Verdict.Status, l.Verdict.Reason, m.Names())
 			w.act.Verdicts++
 			switch l.Verdict.Status {
 			case satchelv1.Status_STATUS_CONFLICTED, satchelv1.Status_STATUS_MERGED:
@@ -342,7 +342,7 @@ func (w *world) noted(p *phone) {
 			p.order = orderOf(k)
 			id := satchel.MustParseID(m.Id)
 			if w.model.Muts[id] == nil {
-				w.model.Muts[id] = &model.Mutation{ID: id, Phone: p.name, Person: w.people[p.login], Order: p.order, Ops: m.Ops}
+				w.model.Muts[id] = &model.Mutation{ID: id, Phone: p.name, Person: w.People[p.login], Order: p.order, Ops: m.Ops}
 				w.act.Mutations++
 			}
 			p.owes[id] = true

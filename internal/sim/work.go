@@ -2,7 +2,6 @@ package sim
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -14,29 +13,16 @@ import (
 func key(n uint64) []byte       { return binary.BigEndian.AppendUint64(nil, n) }
 func orderOf(key []byte) uint64 { return binary.BigEndian.Uint64(key) }
 
-// text is a value for the trace.
-func text(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err.Error()
-	}
-	return string(b)
-}
-
 // holder is the phone as the model sees it.
 func (p *phone) holder() model.Holder {
-	return model.Holder{Name: p.name, Login: p.login, Person: p.w.people[p.login], Client: p.client, Store: p.store, Profile: p.profile}
+	return model.Holder{Name: p.name, Login: p.login, Person: p.w.People[p.login], Client: p.client, Store: p.store, Profile: p.profile}
 }
 
 // hand is the person at the phone.
 func (w *world) hand(p *phone) *model.Hand {
-	h := &model.Hand{Rnd: w.rnd, Me: w.people[p.login], Now: w.now, NewID: w.id, Text: w.text,
+	return &model.Hand{Rnd: w.rnd, Me: w.People[p.login], Others: w.Others(), Now: w.now, NewID: w.id, Text: w.text,
 		Show:  func(kind string) []satchelclient.Record { return w.model.Shown(w.ctx, p.holder(), kind) },
 		Trace: func(format string, args ...any) { w.tracef(p.name+" "+format, args...) }}
-	for _, name := range movable {
-		h.Others = append(h.Others, w.people[name])
-	}
-	return h
 }
 
 // clash lets all who have an account write the same field of it, none knowing of the others.
@@ -74,7 +60,7 @@ func (w *world) hopeless(p *phone) {
 	v := w.id()
 	first, second, third := new(satchelclient.Batch), new(satchelclient.Batch), new(satchelclient.Batch)
 	first.CreateAs("visit", v, satchelclient.Fields{"account": account.ID, "subject": w.text(), "satisfaction": 9})
-	second.CreateAs("task", w.id(), satchelclient.Fields{"assignee": w.people[p.login].String(), "title": w.text(), "visit": v})
+	second.CreateAs("task", w.id(), satchelclient.Fields{"assignee": w.People[p.login].String(), "title": w.text(), "visit": v})
 	second.Patch("visit", v, satchelclient.Fields{"summary": w.text()})
 	third.CreateAs("photo", w.id(), satchelclient.Fields{"visit": v, "caption": w.text(), "blob": fmt.Sprintf("%064x", w.rnd.Uint64())})
 	for _, b := range []*satchelclient.Batch{first, second, third} {
@@ -89,7 +75,7 @@ func (w *world) hopeless(p *phone) {
 func (w *world) record(p *phone) {
 	if p.app > 0 && w.one(6) { // an app that is newer than the server
 		b := new(satchelclient.Batch)
-		b.CreateAs("memo", w.id(), satchelclient.Fields{"owner": w.people[p.login].String(), "text": w.text()})
+		b.CreateAs("memo", w.id(), satchelclient.Fields{"owner": w.People[p.login].String(), "text": w.text()})
 		w.put(p, b)
 		return
 	}
@@ -223,7 +209,7 @@ func (w *world) heal() error {
 	for _, r := range w.replicas {
 		r.pool.Reset() // as after a restart: connections that broke unseen go
 	}
-	if err := w.enableAll(); err != nil {
+	if err := w.EnableAll(w.ctx, w.replicas[0].app.Identity); err != nil {
 		return fmt.Errorf("sim: people cannot be enabled: %w", err)
 	}
 	if err := w.rename(); err != nil {
@@ -239,7 +225,7 @@ func (w *world) heal() error {
 			return fmt.Errorf("sim: jobs do not step on a healthy database: %w", err)
 		}
 		var moved int64 // jobs that try again what may come yet move nothing
-		if err := w.db.QueryRow(w.ctx, `SELECT max(last_seq) FROM bucket WHERE org_id = $1`, w.org).Scan(&moved); err != nil {
+		if err := w.db.QueryRow(w.ctx, `SELECT max(last_seq) FROM bucket WHERE org_id = $1`, w.Org).Scan(&moved); err != nil {
 			return err
 		}
 		if moved != before {

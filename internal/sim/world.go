@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -11,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	satchel "github.com/satchel-sync/satchel"
@@ -22,24 +20,7 @@ import (
 	"github.com/satchel-sync/satchel/syncengine"
 )
 
-// Of the organisation. The password guards made-up data in a database that is dropped.
-const (
-	slug     = "sim"
-	password = "sim-on-loopback"
-	timeZone = "Asia/Shanghai"
-)
-
 var secret = []byte("the simulator's servers have no listener and live seconds")
-
-// staff are the people, with the team and role that each begins with.
-var staff = [][3]string{
-	{"adi", "head", "admin"}, {"dina", "head", "director"},
-	{"mei", "north", "manager"}, {"ann", "north", "rep"}, {"ben", "north", "rep"}, {"ass", "north", "assistant"},
-	{"sam", "south", "manager"}, {"cem", "south", "rep"},
-}
-
-// movable are those whom an administrator moves about; adi stays, for somebody has to.
-var movable = []string{"dina", "mei", "ann", "ben", "ass", "sam", "cem"}
 
 // replica is one server: the product on connections of its own.
 type replica struct {
@@ -50,15 +31,13 @@ type replica struct {
 
 // world is one run. It belongs to one goroutine, but for what the product itself does beside it.
 type world struct {
+	model.Company
 	ctx       context.Context
 	cfg       Config
 	rnd       *rand.Rand    // of the step
 	db        *pgxpool.Pool // the model's own connections: no fault strikes them
 	replicas  []*replica
 	blobs     string
-	org       satchel.ID
-	people    map[string]satchel.ID
-	teams     map[string]satchel.ID
 	phones    []*phone
 	founders  int          // of phones
 	clock     atomic.Int64 // milliseconds
@@ -78,7 +57,7 @@ type world struct {
 }
 
 func newWorld(ctx context.Context, cfg Config) (w *world, err error) {
-	w = &world{ctx: ctx, cfg: cfg, people: map[string]satchel.ID{}, teams: map[string]satchel.ID{}}
+	w = &world{ctx: ctx, cfg: cfg}
 	w.enter(0)
 	w.clock.Store(time.Date(2026, 11, 30, 1, 0, 0, 0, time.UTC).UnixMilli()) // facts lie in months: the run crosses their edge
 	defer func() {
@@ -119,38 +98,12 @@ func (w *world) enter(step int) {
 	w.rnd = rand.New(rand.NewPCG(w.cfg.Seed, 0x5a7c4e1+uint64(step)))
 }
 
-// found makes the organisation, its people and one phone or two for each.
+// found makes the company, and one phone or two for each of its people.
 func (w *world) found() (err error) {
-	a := w.replicas[0].app
-	if w.org, err = a.Identity.CreateOrg(w.ctx, identity.NewOrg{Slug: slug, Name: "Sim", TimeZone: timeZone}); err != nil {
+	if w.Company, err = model.Found(w.ctx, w.replicas[0].app, w.db, "sim", w.id); err != nil {
 		return err
 	}
-	w.model = &model.Model{DB: w.db, Org: w.org, TimeZone: timeZone, Now: w.now, Muts: map[satchel.ID]*model.Mutation{}, Fail: w.fail, Trace: w.tracef}
-	var teams []identity.Team
-	var people []identity.Person
-	for _, t := range []string{"head", "north", "south"} {
-		w.teams[t] = w.id()
-		one := identity.Team{ID: w.teams[t], Name: t}
-		if t != "head" {
-			one.Parent = w.teams["head"]
-		}
-		teams = append(teams, one)
-	}
-	for _, p := range staff {
-		w.people[p[0]] = w.id()
-		people = append(people, identity.Person{ID: w.people[p[0]], Login: p[0], DisplayName: p[0], Team: w.teams[p[1]], Roles: []string{p[2]}})
-	}
-	if err := pg.InTx(w.ctx, w.db, func(ctx context.Context, tx pgx.Tx) error {
-		if err := a.Identity.ImportTeams(ctx, tx, w.org, teams); err != nil {
-			return err
-		}
-		return a.Identity.ImportPeople(ctx, tx, w.org, password, people)
-	}); err != nil {
-		return err
-	}
-	if _, err := a.Jobs.Step(w.ctx); err != nil {
-		return err
-	}
+	w.model = &model.Model{DB: w.db, Org: w.Org, Now: w.now, Muts: map[satchel.ID]*model.Mutation{}, Fail: w.fail, Trace: w.tracef}
 	for _, name := range []string{"dina", "mei", "ann", "ann", "ben", "ass", "sam", "cem"} {
 		p, err := w.newPhone(name, "")
 		if err != nil {
@@ -221,50 +174,13 @@ func (w *world) fail(promise, format string, args ...any) {
 	}
 }
 
-// admin is who changes rights.
-func (w *world) admin() *satchel.Principal {
-	return &satchel.Principal{Org: w.org, Person: w.people["adi"], Roles: []string{"admin"}}
-}
-
 // changeRights moves people and teams about, as an administrator does, on some replica.
 func (w *world) changeRights(a *app.App) error {
-	return w.changeRightsOf(a, movable[w.rnd.IntN(len(movable))])
-}
-
-func (w *world) changeRightsOf(a *app.App, name string) error {
 	w.act.RightsChanged++
 	w.act.Revoked++ // of somebody, nearly always
-	patch := identity.PersonPatch{Person: w.people[name]}
-	switch n := w.rnd.IntN(10); {
-	case n < 4:
-		team := w.teams[w.pick("head", "north", "south")]
-		patch.Team = &team
-	case n < 7:
-		roles := []string{w.pick("rep", "rep", "manager", "director", "assistant", "viewer")}
-		patch.Roles = &roles
-	case n < 9:
-		disabled := w.one(2)
-		patch.Disabled = &disabled
-	default:
-		to := w.teams[w.pick("head", "north")]
-		w.tracef("rights: the team south moves")
-		_, err := a.Identity.UpdateTeam(w.ctx, w.admin(), identity.TeamPatch{Team: w.teams["south"], Parent: &to})
-		return err
-	}
-	w.tracef("rights: %s %s", name, text(patch))
-	_, err := a.Identity.UpdatePerson(w.ctx, w.admin(), patch)
-	return err
-}
-
-// enableAll lets everybody sign in again.
-func (w *world) enableAll() error {
-	no := false
-	var all error
-	for _, name := range movable {
-		_, err := w.replicas[0].app.Identity.UpdatePerson(w.ctx, w.admin(), identity.PersonPatch{Person: w.people[name], Disabled: &no})
-		all = errors.Join(all, err)
-	}
-	return all
+	told, change := w.DrawChange(w.rnd, w.AnyLogin(w.rnd))
+	w.tracef("rights: %s", told)
+	return change(w.ctx, a.Identity)
 }
 
 // breakDatabase sets a fault on a replica's way to Postgres.
@@ -335,16 +251,14 @@ func (w *world) meanwhile() {
 		case 0, 1:
 			second <- q.syncOnce(w.ctx)
 		default:
-			// Its own random source: this goroutine runs beside others.
-			rights := &world{ctx: w.ctx, rnd: rand.New(rand.NewPCG(choice, 1)), people: w.people, teams: w.teams, org: w.org}
-			var err error
-			own := rights.one(2) // of the very one who is at work
-			if own {
-				err = rights.changeRightsOf(w.replicas[1].app, p.login)
-			} else {
-				err = rights.changeRights(w.replicas[1].app)
+			rnd := rand.New(rand.NewPCG(choice, 1)) // its own: this goroutine runs beside others
+			own, login := rnd.IntN(2) == 0, p.login // of the very one who is at work
+			if !own {
+				login = w.AnyLogin(rnd)
 			}
-			if err == nil && (own || rights.one(2)) { // and all that follows from it, as far as it can be seen yet
+			_, change := w.DrawChange(rnd, login)
+			err := change(w.ctx, w.replicas[1].app.Identity)
+			if err == nil && (own || rnd.IntN(2) == 0) { // and all that follows from it, as far as it can be seen yet
 				_, err = w.replicas[1].app.Jobs.Step(w.ctx)
 			}
 			second <- outcome{err: err, rights: true}

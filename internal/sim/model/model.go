@@ -17,11 +17,10 @@ import (
 
 // Model is what is known of one organisation. Its methods are for one goroutine.
 type Model struct {
-	DB       *pgxpool.Pool // connections that no fault strikes
-	Org      satchel.ID
-	TimeZone string // the organisation's
-	Now      func() time.Time
-	Muts     map[satchel.ID]*Mutation // all that were ever durable on a phone, by their random ids
+	DB   *pgxpool.Pool // connections that no fault strikes
+	Org  satchel.ID    // a [Company]'s
+	Now  func() time.Time
+	Muts map[satchel.ID]*Mutation // all that were ever durable on a phone, by their random ids
 	// Fail is told of each broken promise.
 	Fail func(promise, format string, args ...any)
 	// Trace is told what helps to understand a failure; nil = nobody.

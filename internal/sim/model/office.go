@@ -126,7 +126,7 @@ func (m *Model) Compare(ctx context.Context, p Holder, o *Office) {
 	g := access.NewGrants(o.schema, who.Roles)
 	follow, first := access.Follow(g, o.dir, person), ""
 	if profile := o.schema.Profile(p.Profile); p.Profile != "" && profile != nil {
-		zone, err := time.LoadLocation(m.TimeZone)
+		zone, err := time.LoadLocation(timeZone)
 		if err != nil {
 			m.Fail("S13", "the time zone: %v", err)
 			return
@@ -267,7 +267,7 @@ func Difference(got, want string) string {
 
 // CheckPlaces compares where records lie with where the directory puts them, and heads and buckets with both.
 func (m *Model) CheckPlaces(ctx context.Context, o *Office) error {
-	zone, err := time.LoadLocation(m.TimeZone)
+	zone, err := time.LoadLocation(timeZone)
 	if err != nil {
 		return err
 	}
