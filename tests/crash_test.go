@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	satchel "github.com/satchel-sync/satchel"
 	satchelclient "github.com/satchel-sync/satchel/clients/go"
 	"github.com/satchel-sync/satchel/identity"
@@ -241,7 +239,7 @@ func survivor(t *testing.T) (p *product, cfg mortalConfig, later func(time.Durat
 	t.Cleanup(pool.Close)
 	var offset atomic.Int64
 	now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
-	p = serveConfig(t, app.Config{Pool: pool, BlobURL: cfg.Blobs, Now: now}, func(t *testing.T, a *app.App, _ *pgxpool.Pool) { hire(t, a) })
+	p = serveConfig(t, app.Config{Pool: pool, BlobURL: cfg.Blobs, Now: now}, hire)
 	return p, cfg, func(d time.Duration) { offset.Add(int64(d)) }
 }
 
@@ -250,9 +248,7 @@ func survivor(t *testing.T) (p *product, cfg mortalConfig, later func(time.Durat
 func TestAServerKilledAtAnyStepOfABatchLosesNothingAndDoublesNothing(t *testing.T) {
 	t.Parallel()
 	p, cfg, _ := survivor(t)
-	way := &detour{}
-	way.to(p)
-	c := phone(t, p.url, "ann", way)
+	c, way := roaming(t, p, "ann")
 	shared, err := c.Create(t.Context(), "account", satchelclient.Fields{"name": "Shared"})
 	if err != nil {
 		t.Fatal(err)
@@ -261,8 +257,8 @@ func TestAServerKilledAtAnyStepOfABatchLosesNothingAndDoublesNothing(t *testing.
 	rounds := 0
 	deaths(t, cfg, 8, func(m *mortal) {
 		var b satchelclient.Batch
-		account := b.Create("account", satchelclient.Fields{"name": fmt.Sprint("account ", rounds)})
-		b.Create("visit", satchelclient.Fields{"account": account.String(), "subject": fmt.Sprint("visit ", rounds)})
+		account := b.Create("account", satchelclient.Fields{"name": fmt.Sprint("account/", rounds)})
+		b.Create("visit", satchelclient.Fields{"account": account.String(), "subject": fmt.Sprint("visit/", rounds)})
 		if _, err := c.Record(t.Context(), &b); err != nil {
 			t.Fatal(err)
 		}
@@ -283,19 +279,7 @@ func TestAServerKilledAtAnyStepOfABatchLosesNothingAndDoublesNothing(t *testing.
 	fresh := phone(t, p.url, "mei", nil)
 	syncNow(t, fresh)
 	for _, kind := range []string{"account", "visit"} {
-		count := map[string]int{}
-		all, err := fresh.List(t.Context(), kind)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range all {
-			count[r.Text("name")+r.Text("subject")]++
-		}
-		for n := range rounds {
-			if got := count[fmt.Sprint(kind, " ", n)]; got != 1 {
-				t.Errorf("the %s of round %d is there %d times", kind, n, got)
-			}
-		}
+		onceEach(t, fresh, kind, numbered(kind, rounds))
 	}
 	got, err := fresh.Get(t.Context(), "account", shared)
 	if want := fmt.Sprintf(`"visit_count": %d`, rounds); err != nil || !strings.Contains(string(got.Fields), want) {
@@ -310,27 +294,14 @@ func TestAServerKilledAtAnyStepOfAnUploadKeepsTheBytes(t *testing.T) {
 	}
 	t.Parallel()
 	p, cfg, _ := survivor(t)
-	way := &detour{}
-	way.to(p)
-	c := phone(t, p.url, "ann", way)
-	account, err := c.Create(t.Context(), "account", satchelclient.Fields{"name": "Shop"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	visit, err := c.Create(t.Context(), "visit", satchelclient.Fields{"account": account, "subject": "Look"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, way := roaming(t, p, "ann")
+	visit := recordVisit(t, c)
 	bytesOf := map[satchel.ID][]byte{}
 	round := 0
-	var photo satchel.ID
 	deaths(t, cfg, 8, func(m *mortal) {
 		round++
 		jpeg := append(picture(t), fmt.Sprint(round)...) // other bytes each time; what follows the end marker is not looked at
-		if photo, err = c.AttachBytes(t.Context(), "photo", jpeg, "image/jpeg", satchelclient.Fields{"visit": visit}); err != nil {
-			t.Fatal(err)
-		}
-		bytesOf[photo] = jpeg
+		bytesOf[attachPhoto(t, c, visit, jpeg)] = jpeg
 		syncNow(t, c)
 		way.toURL(m.url)
 		if _, err := c.Upload(t.Context()); err != nil && !errors.Is(err, satchelclient.ErrUnavailable) {
@@ -356,15 +327,7 @@ func TestAServerKilledAtAnyStepOfAnUploadKeepsTheBytes(t *testing.T) {
 		t.Errorf("the phone keeps %d files, %v", len(left), err)
 	}
 	for photo, want := range bytesOf {
-		body, _, err := c.Open(t.Context(), photo)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := io.ReadAll(body)
-		_ = body.Close()
-		if err != nil || !bytes.Equal(got, want) {
-			t.Errorf("a photo comes back with %d bytes of %d, %v", len(got), len(want), err)
-		}
+		comesBack(t, c, photo, want)
 	}
 }
 
@@ -410,9 +373,7 @@ func TestAServerKilledAtAnyStepOfAJobLeavesItToAnother(t *testing.T) {
 func TestAServerKilledAtAnyStepOfARefreshKeepsTheSession(t *testing.T) {
 	t.Parallel()
 	p, cfg, _ := survivor(t)
-	way := &detour{}
-	way.to(p)
-	c := phone(t, p.url, "ann", way)
+	c, way := roaming(t, p, "ann")
 	deaths(t, cfg, 2, func(m *mortal) {
 		way.toURL(m.url)
 		if err := c.Refresh(t.Context()); err != nil && !errors.Is(err, satchelclient.ErrUnavailable) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,14 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	satchel "github.com/satchel-sync/satchel"
 	satchelclient "github.com/satchel-sync/satchel/clients/go"
 	"github.com/satchel-sync/satchel/internal/app"
-	"github.com/satchel-sync/satchel/internal/devpg"
-	"github.com/satchel-sync/satchel/internal/pg"
-	"github.com/satchel-sync/satchel/migrations"
 )
 
 // disk is a small disk of its own, mounted for the test. Where this process may not mount, it is an ordinary folder, and
@@ -135,23 +129,12 @@ func TestWithoutRoomForMediaUploadsAreRefusedRecordsSyncAndRoomIsUsed(t *testing
 		}
 	}
 	ann := phone(t, m.url, "ann", nil)
-	account, err := ann.Create(t.Context(), "account", satchelclient.Fields{"name": "Quay"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	visit, err := ann.Create(t.Context(), "visit", satchelclient.Fields{"account": account, "subject": "Look"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	visit := recordVisit(t, ann)
 	photos := map[satchel.ID][]byte{}
 	take := func(n int) {
 		t.Helper()
 		jpeg := append(picture(t), bytes.Repeat([]byte{byte(n)}, 300<<10)...) // more than one piece
-		id, err := ann.AttachBytes(t.Context(), "photo", jpeg, "image/jpeg", satchelclient.Fields{"visit": visit})
-		if err != nil {
-			t.Fatal(err)
-		}
-		photos[id] = jpeg
+		photos[attachPhoto(t, ann, visit, jpeg)] = jpeg
 	}
 	take(1)
 	syncNow(t, ann)
@@ -181,15 +164,7 @@ func TestWithoutRoomForMediaUploadsAreRefusedRecordsSyncAndRoomIsUsed(t *testing
 	m.tell(t, "step")
 	for id, want := range photos {
 		isStored(t, ann, id)
-		body, _, err := ann.Open(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := io.ReadAll(body)
-		_ = body.Close()
-		if err != nil || !bytes.Equal(got, want) {
-			t.Errorf("a photo comes back with %d bytes of %d, %v", len(got), len(want), err)
-		}
+		comesBack(t, ann, id, want)
 	}
 }
 
@@ -202,25 +177,12 @@ func TestWithoutRoomForTheDatabaseWorkIsRefusedAndNothingIsLost(t *testing.T) {
 	defer cancel()
 	d := smallDisk(t, 200<<20)
 	t.Setenv("TMPDIR", d.dir) // where the database will lie, with its own temporary files
-	db, err := devpg.StartEphemeral(ctx, map[string]string{"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on",
+	db, pool := ownPostgres(ctx, t, map[string]string{"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on",
 		"min_wal_size": "32MB", "max_wal_size": "32MB"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Stop(context.Background()) }) // its watchdog does it otherwise
 	if d.mounted && !strings.HasPrefix(db.Home(), d.dir) {
 		t.Fatalf("the database is in %s, not on the small disk", db.Home())
 	}
-	pool, err := pg.Open(ctx, db.URL(), pg.Options{AppName: "test", MaxConns: 8})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	if err := migrations.Up(ctx, pool); err != nil {
-		t.Fatal(err)
-	}
-	p := serveConfig(t, app.Config{Pool: pool, BlobURL: "file://" + filepath.Join(d.dir, "blobs")},
-		func(t *testing.T, a *app.App, _ *pgxpool.Pool) { hire(t, a) })
+	p := serveConfig(t, app.Config{Pool: pool, BlobURL: "file://" + filepath.Join(d.dir, "blobs")}, hire)
 	full := func(is bool) {
 		t.Helper()
 		switch {
@@ -256,7 +218,7 @@ func TestWithoutRoomForTheDatabaseWorkIsRefusedAndNothingIsLost(t *testing.T) {
 		}
 		var b satchelclient.Batch
 		for range 10 {
-			b.Create("account", satchelclient.Fields{"name": fmt.Sprint(written), "remark": text.String()})
+			b.Create("account", satchelclient.Fields{"name": fmt.Sprint("ann/", written), "remark": text.String()})
 			written++
 		}
 		if _, err := ann.Record(ctx, &b); err != nil {
@@ -297,19 +259,7 @@ func TestWithoutRoomForTheDatabaseWorkIsRefusedAndNothingIsLost(t *testing.T) {
 	}
 	fresh := phone(t, p.url, "ann", nil)
 	syncNow(t, fresh)
-	names := map[string]int{}
-	all, err := fresh.List(ctx, "account")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range all {
-		names[a.Text("name")]++
-	}
-	for n := range written {
-		if got := names[fmt.Sprint(n)]; got != 1 {
-			t.Errorf("the account %d is there %d times", n, got)
-		}
-	}
+	onceEach(t, fresh, "account", numbered("ann", written))
 }
 
 // ready waits until a product says that it is.

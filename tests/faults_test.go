@@ -18,11 +18,9 @@ import (
 	satchelclient "github.com/satchel-sync/satchel/clients/go"
 	"github.com/satchel-sync/satchel/clients/go/memstore"
 	"github.com/satchel-sync/satchel/internal/app"
-	"github.com/satchel-sync/satchel/internal/devpg"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/internal/pgtest"
 	"github.com/satchel-sync/satchel/media/mediatest"
-	"github.com/satchel-sync/satchel/migrations"
 )
 
 // patience is how long something may take that happens soon on a machine with nothing else to do.
@@ -259,20 +257,8 @@ func TestAPostgresThatStopsUnderTheCallsLosesNothing(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	db, err := devpg.StartEphemeral(ctx, map[string]string{"fsync": "on", "synchronous_commit": "on"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Stop(context.Background()) }) // its watchdog does it otherwise
-	pool, err := pg.Open(ctx, db.URL(), pg.Options{AppName: "test", MaxConns: 8})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	if err := migrations.Up(ctx, pool); err != nil {
-		t.Fatal(err)
-	}
-	p := serveConfig(t, app.Config{Pool: pool}, func(t *testing.T, a *app.App, _ *pgxpool.Pool) { hire(t, a) })
+	db, pool := ownPostgres(ctx, t, map[string]string{"fsync": "on", "synchronous_commit": "on"})
+	p := serveConfig(t, app.Config{Pool: pool}, hire)
 	const each = 60
 	phones := []*satchelclient.Client{phone(t, p.url, "ann", nil), phone(t, p.url, "ben", nil)}
 	begun := make(chan struct{}, len(phones))
@@ -309,19 +295,7 @@ func TestAPostgresThatStopsUnderTheCallsLosesNothing(t *testing.T) {
 	for i, login := range []string{"ann", "ben"} {
 		fresh := phone(t, p.url, login, nil)
 		syncNow(t, fresh)
-		names := map[string]int{}
-		all, err := fresh.List(ctx, "account")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, a := range all {
-			names[a.Text("name")]++
-		}
-		for n := range each {
-			if got := names[fmt.Sprintf("%d/%d", i, n)]; got != 1 {
-				t.Errorf("the account %d of %s is there %d times", n, login, got)
-			}
-		}
+		onceEach(t, fresh, "account", numbered(i, each))
 	}
 }
 
@@ -332,7 +306,7 @@ func TestWhenAllConnectionsAreTakenCallsAreShedAndHealthIsTruthful(t *testing.T)
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	p := serveConfig(t, app.Config{Pool: pool}, func(t *testing.T, a *app.App, _ *pgxpool.Pool) { hire(t, a) })
+	p := serveConfig(t, app.Config{Pool: pool}, hire)
 	ann := signIn(t, p.url, "acme", "ann")
 	var held []*pgxpool.Conn
 	release := func() {
@@ -389,20 +363,10 @@ func TestWhenAllConnectionsAreTakenCallsAreShedAndHealthIsTruthful(t *testing.T)
 func TestWhileTheBlobStoreIsAwayRecordsSyncAndBytesComeLater(t *testing.T) {
 	t.Parallel()
 	s3 := mediatest.StartS3(t)
-	p := serveConfig(t, app.Config{Pool: pgtest.New(t), BlobURL: s3.URL}, func(t *testing.T, a *app.App, _ *pgxpool.Pool) { hire(t, a) })
+	p := serveConfig(t, app.Config{Pool: pgtest.New(t), BlobURL: s3.URL}, hire)
 	c := phone(t, p.url, "ann", nil)
-	account, err := c.Create(t.Context(), "account", satchelclient.Fields{"name": "Orient"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	visit, err := c.Create(t.Context(), "visit", satchelclient.Fields{"account": account, "subject": "Shelves"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	jpeg := picture(t)
-	if _, err := c.AttachBytes(t.Context(), "photo", jpeg, "image/jpeg", satchelclient.Fields{"visit": visit}); err != nil {
-		t.Fatal(err)
-	}
+	attachPhoto(t, c, recordVisit(t, c), jpeg)
 	s3.Stop()
 	if r := syncNow(t, c); r.Pending != 0 || len(r.Settled) != 3 {
 		t.Errorf("without the store: %+v", r)

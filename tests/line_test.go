@@ -201,21 +201,9 @@ func TestPhonesOnABadLineConvergeSoonAfterItHeals(t *testing.T) {
 	if took := time.Since(healed); took > soon {
 		t.Errorf("it took %s until every queue was empty", took)
 	}
-	names := map[string]int{}
-	all, err := phones[3].List(ctx, "account") // the manager's
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range all {
-		names[a.Text("name")]++
-	}
 	for _, part := range parts {
 		for i := range phones {
-			for k := range each {
-				if got := names[fmt.Sprintf("%s %d/%d", part, i, k)]; got != 1 {
-					t.Errorf("%s: the account %d of phone %d is there %d times", part, k, i, got)
-				}
-			}
+			onceEach(t, phones[3], "account", numbered(fmt.Sprint(part, " ", i), each)) // the manager's
 		}
 	}
 	if one, err := phones[0].List(ctx, "account"); err != nil {

@@ -1,35 +1,20 @@
 package tests_test
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
-	"github.com/satchel-sync/satchel/internal/devpg"
 	"github.com/satchel-sync/satchel/internal/pg"
-	"github.com/satchel-sync/satchel/migrations"
 )
 
 // TestNothingDependsOnNotifications has Postgres write down every statement of two replicas that wake each other's
 // phones and share jobs: none listens, and none notifies, so there is no connection whose death could silence a replica.
 func TestNothingDependsOnNotifications(t *testing.T) {
 	t.Parallel()
-	db, err := devpg.StartEphemeral(t.Context(), map[string]string{"log_statement": "all", "log_parameter_max_length": "0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Stop(context.Background()) }) // its watchdog does it otherwise
-	pool, err := pg.Open(t.Context(), db.URL(), pg.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	if err := migrations.Up(t.Context(), pool); err != nil {
-		t.Fatal(err)
-	}
+	db, pool := ownPostgres(t.Context(), t, map[string]string{"log_statement": "all", "log_parameter_max_length": "0"})
 	var triggers int
 	if err := pool.QueryRow(t.Context(), `select count(*) from pg_trigger t join pg_proc p on p.oid = t.tgfoid where p.prosrc ilike '%notify%'`).Scan(&triggers); err != nil || triggers > 0 {
 		t.Errorf("%d triggers notify, %v", triggers, err)

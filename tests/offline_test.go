@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -35,7 +34,7 @@ func TestAMonthOfflineWithTenThousandChangesDrainsWithoutATimeOut(t *testing.T) 
 	var offset atomic.Int64
 	now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
 	offset.Store(int64(-month))
-	p := serveConfig(t, app.Config{Pool: pgtest.New(t), Now: now}, func(t *testing.T, a *app.App, _ *pgxpool.Pool) { hire(t, a) })
+	p := serveConfig(t, app.Config{Pool: pgtest.New(t), Now: now}, hire)
 	calls := &stopwatch{}
 	c, err := satchelclient.New(satchelclient.Config{BaseURL: p.url, Store: memstore.New(), Now: now, HTTPClient: &http.Client{Transport: calls}})
 	if err != nil {

@@ -177,7 +177,7 @@ func TestS17AStoreThatLostRowsIsRepairedByWhatDiffersOnly(t *testing.T) {
 func TestS18ARestoredDatabaseGetsBackWhatDevicesKnow(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
-	p := serveConfig(t, app.Config{Pool: pool}, func(t *testing.T, a *app.App, _ *pgxpool.Pool) { hire(t, a) })
+	p := serveConfig(t, app.Config{Pool: pool}, hire)
 	annStore, benStore := memstore.New(), memstore.New()
 	ann, ben := onStore(t, p.url, "ann", annStore, http.DefaultTransport), onStore(t, p.url, "ben", benStore, http.DefaultTransport)
 	shared, err := ann.Create(t.Context(), "account", satchelclient.Fields{"name": "Customer", "level": "b"})
@@ -263,18 +263,7 @@ func TestS13AProfileTakesAwayAndBringsWhatDiffersAndOwnWorkIsKeptAtTheOffice(t *
 	if err := c.SignIn(t.Context(), satchelclient.Credentials{Org: "acme", Login: "ann", Password: password, Platform: "wechat"}); err != nil {
 		t.Fatal(err)
 	}
-	account, err := c.Create(t.Context(), "account", satchelclient.Fields{"name": "Customer"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	visit, err := c.Create(t.Context(), "visit", satchelclient.Fields{"account": account, "subject": "First"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	photo, err := c.AttachBytes(t.Context(), "photo", picture(t), "image/jpeg", satchelclient.Fields{"visit": visit})
-	if err != nil {
-		t.Fatal(err)
-	}
+	photo := attachPhoto(t, c, recordVisit(t, c), picture(t))
 	syncNow(t, c)
 	if r := syncNow(t, c); r.Repaired != 0 {
 		t.Errorf("%+v", r)

@@ -36,7 +36,7 @@ func replicas(t *testing.T, address string, o pg.Options) (a, b *product) {
 		t.Cleanup(pool.Close)
 		return serveConfig(t, app.Config{Pool: pool, BlobURL: blobs}, load)
 	}
-	a = start(func(t *testing.T, a *app.App, _ *pgxpool.Pool) { hire(t, a) })
+	a = start(hire)
 	return a, start(func(*testing.T, *app.App, *pgxpool.Pool) {})
 }
 
@@ -171,9 +171,7 @@ func fleet(t *testing.T, a, b *product, each int) {
 	logins := []string{"ann", "ann", "ben", "ben", "mei", "mei"}
 	var g errgroup.Group
 	for i, login := range logins {
-		way := &detour{}
-		way.to(a)
-		c := phone(t, a.url, login, way)
+		c, way := roaming(t, a, login)
 		counts := login != "ben" // who does not see Ann's account
 		g.Go(func() error {
 			for n := range each {
@@ -198,20 +196,8 @@ func fleet(t *testing.T, a, b *product, each int) {
 	}
 	fresh := phone(t, b.url, "mei", nil)
 	syncNow(t, fresh)
-	names := map[string]int{}
-	all, err := fresh.List(ctx, "account")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range all {
-		names[r.Text("name")]++
-	}
 	for i := range logins {
-		for n := range each {
-			if got := names[fmt.Sprintf("%d/%d", i, n)]; got != 1 {
-				t.Errorf("the account %d of phone %d is there %d times", n, i, got)
-			}
-		}
+		onceEach(t, fresh, "account", numbered(i, each))
 	}
 	got, err := fresh.Get(ctx, "account", shared)
 	if want := fmt.Sprintf(`"visit_count": %d`, 4*each); err != nil || !strings.Contains(string(got.Fields), want) {
@@ -222,21 +208,8 @@ func fleet(t *testing.T, a, b *product, each int) {
 // jobsAreDone sends a photo at a; the job of one of the replicas marks its record, which the phone sees at b.
 func jobsAreDone(t *testing.T, a, b *product) {
 	t.Helper()
-	way := &detour{}
-	way.to(a)
-	c := phone(t, a.url, "ben", way)
-	account, err := c.Create(t.Context(), "account", satchelclient.Fields{"name": "Shop"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	visit, err := c.Create(t.Context(), "visit", satchelclient.Fields{"account": account, "subject": "Look"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	photo, err := c.AttachBytes(t.Context(), "photo", picture(t), "image/jpeg", satchelclient.Fields{"visit": visit})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, way := roaming(t, a, "ben")
+	photo := attachPhoto(t, c, recordVisit(t, c), picture(t))
 	syncNow(t, c)
 	if _, err := c.Upload(t.Context()); err != nil {
 		t.Fatal(err)

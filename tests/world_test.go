@@ -4,6 +4,8 @@ package tests_test
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -16,9 +18,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	satchel "github.com/satchel-sync/satchel"
+	satchelclient "github.com/satchel-sync/satchel/clients/go"
 	"github.com/satchel-sync/satchel/identity"
 	"github.com/satchel-sync/satchel/internal/app"
+	"github.com/satchel-sync/satchel/internal/devpg"
+	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/internal/pgtest"
+	"github.com/satchel-sync/satchel/migrations"
 )
 
 // password is that of everybody at Acme.
@@ -62,7 +68,7 @@ var secrets = regexp.MustCompile(regexp.QuoteMeta(password) + `|sa[tr]_[A-Za-z0-
 // serve starts the product with the organisation of docs/protocol.md.
 func serve(t *testing.T) *product {
 	t.Helper()
-	return serveWith(t, func(t *testing.T, a *app.App, _ *pgxpool.Pool) { hire(t, a) })
+	return serveWith(t, hire)
 }
 
 // serveWith starts the product with what load brings into its database.
@@ -115,8 +121,8 @@ func serveConfig(t *testing.T, cfg app.Config, load func(*testing.T, *app.App, *
 	return &product{App: a, url: "http://" + l.Addr().String(), log: log}
 }
 
-// hire makes Acme, whose team North has the reps Ann and Ben and their manager Mei.
-func hire(t *testing.T, a *app.App) {
+// hire makes Acme, whose team North has the reps Ann and Ben and their manager Mei. The product itself writes it.
+func hire(t *testing.T, a *app.App, _ *pgxpool.Pool) {
 	t.Helper()
 	ctx := context.Background()
 	org, err := a.Identity.CreateOrg(ctx, identity.NewOrg{Slug: "acme", Name: "Acme", TimeZone: "Asia/Shanghai"})
@@ -139,5 +145,94 @@ func hire(t *testing.T, a *app.App) {
 	}
 	if _, err := a.Jobs.Step(ctx); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// ownPostgres starts a server that the test alone has, with these settings, and migrates its database.
+func ownPostgres(ctx context.Context, t *testing.T, settings map[string]string) (db *devpg.Server, pool *pgxpool.Pool) {
+	t.Helper()
+	db, err := devpg.StartEphemeral(ctx, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Stop(context.Background()) }) // its watchdog does it otherwise
+	if pool, err = pg.Open(ctx, db.URL(), pg.Options{AppName: "test", MaxConns: 8}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if err := migrations.Up(ctx, pool); err != nil {
+		t.Fatal(err)
+	}
+	return db, pool
+}
+
+// roaming signs in a phone whose way leads to p, until it is told otherwise.
+func roaming(t *testing.T, p *product, login string) (*satchelclient.Client, *detour) {
+	t.Helper()
+	way := &detour{}
+	way.to(p)
+	return phone(t, p.url, login, way), way
+}
+
+// recordVisit lets somebody record a customer and a visit.
+func recordVisit(t *testing.T, c *satchelclient.Client) (visit satchel.ID) {
+	t.Helper()
+	account, err := c.Create(t.Context(), "account", satchelclient.Fields{"name": "Orient"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if visit, err = c.Create(t.Context(), "visit", satchelclient.Fields{"account": account, "subject": "Shelves"}); err != nil {
+		t.Fatal(err)
+	}
+	return visit
+}
+
+// attachPhoto lets somebody hang a photo under a visit.
+func attachPhoto(t *testing.T, c *satchelclient.Client, visit satchel.ID, jpeg []byte) (photo satchel.ID) {
+	t.Helper()
+	photo, err := c.AttachBytes(t.Context(), "photo", jpeg, "image/jpeg", satchelclient.Fields{"visit": visit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return photo
+}
+
+// comesBack wants the bytes of a photo from the server, or from where the phone has them.
+func comesBack(t *testing.T, c *satchelclient.Client, photo satchel.ID, want []byte) {
+	t.Helper()
+	body, _, err := c.Open(t.Context(), photo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("a photo comes back with %d bytes of %d, %v", len(got), len(want), err)
+	}
+}
+
+// numbered lists the names of n records: "of/0" and so on.
+func numbered(of any, n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("%v/%d", of, i)
+	}
+	return names
+}
+
+// onceEach wants a phone to show one record of the kind for each name, or subject. There may be others.
+func onceEach(t *testing.T, c *satchelclient.Client, kind string, names []string) {
+	t.Helper()
+	all, err := c.List(t.Context(), kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, r := range all {
+		count[r.Text("name")+r.Text("subject")]++
+	}
+	for _, name := range names {
+		if count[name] != 1 {
+			t.Errorf("the %s %s is there %d times", kind, name, count[name])
+		}
 	}
 }
