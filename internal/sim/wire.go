@@ -25,7 +25,7 @@ type wire struct {
 
 // plan is one fault of a wire. It happens at most once.
 type plan struct {
-	commit bool // at the next COMMIT; else in the nth transaction from now on, then writes behind its begin
+	commit bool // at the next COMMIT; else in the nth transaction from now on, then writes behind its begin or at its end
 	nth    int
 	then   int
 	conn   *wireConn     // that of the nth transaction, once it has begun
@@ -58,6 +58,8 @@ func sends(p []byte, statements ...string) bool {
 }
 
 func isCommit(p []byte) bool { return sends(p, "commit") }
+
+func isEnd(p []byte) bool { return sends(p, "commit", "rollback") }
 
 func isBegin(p []byte) bool { return sends(p, string(pg.ReadCommitted), string(pg.OneSnapshot)) }
 
@@ -97,6 +99,7 @@ func (w *wire) died() bool {
 // look tells which fault strikes this write.
 //
 // Only what belongs to transactions counts: what the server notes beside its answers has no place in the order of a run.
+// So a transaction is struck at its end at the latest, also where that leaves together with its begin.
 func (w *wire) look(c *wireConn, p []byte) *plan {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -117,13 +120,13 @@ func (w *wire) look(c *wireConn, p []byte) *plan {
 			return nil
 		}
 		f.conn = c
-		if f.then > 0 {
+		if f.then > 0 && !isEnd(p) {
 			return nil
 		}
 	case f.conn != c:
 		return nil
 	default:
-		if f.then--; f.then > 0 && !isCommit(p) {
+		if f.then--; f.then > 0 && !isEnd(p) {
 			return nil
 		}
 	}
