@@ -48,6 +48,8 @@ export class SatchelError extends Error {
   expected = 0;
   /** The call ran out of time, or was too much: sending less may help. */
   less = false;
+  /** The server refused it for good: sending the same again is of no use. */
+  final = false;
 
   constructor(code: Code, message: string, cause?: unknown) {
     super(message, { cause });

@@ -19,8 +19,9 @@ export interface Config {
   /** Wall clock, milliseconds since 1970; absent = Date.now. */
   now?: () => number;
   /**
-   * A random id of this boot and the milliseconds since it, sleep included. Absent = in a browser, the page load's; clocks
-   * that stop while the device sleeps are worse than none.
+   * A random id of this boot and the milliseconds since it, sleep included; boot "" = there is no such clock. A clock that
+   * stops while the device sleeps is worse than none. Absent = performance.now, under a new id whenever it and the wall clock
+   * part by more than 5 seconds: the device slept, or its clock was set, and which of both is not known.
    */
   monotonic?: () => { boot: string; ms: number };
   /** Language of messages for people: "zh-CN" or "en"; absent = en. */
@@ -42,6 +43,8 @@ export interface Config {
   retryMaxMs?: number;
   /** Hears what run does and why it pauses: ids, counts and reasons, never what people wrote. */
   log?: (event: string, detail: Record<string, unknown>) => void;
+  /** So many random bytes; absent = crypto.getRandomValues. For platforms without it, such as mini-programs. */
+  random?: (bytes: number) => Uint8Array;
   /** For tests: called with the name of each point between which a kill must be harmless, as in clients/go. */
   step?: (point: string) => void;
 }
@@ -261,7 +264,10 @@ export interface ClientApi<M extends Models = Record<string, Fields>> {
   identity(): Identity;
   /** Opens a session. The first one makes the store this person's; a later one of somebody else is refused (`other_person`). */
   signIn(who: Credentials, signal?: AbortSignal): Promise<void>;
-  /** Ends the session. With mutations unsent it is refused (`unsent`). The data goes from the device. */
+  /**
+   * Ends the session. With mutations or files unsent it is refused (`unsent`). The data goes from the device, but for what
+   * could not be sent ({@link ClientApi.kept}, refused files): that stays for the same person.
+   */
   signOut(signal?: AbortSignal): Promise<void>;
 
   /** Records a creation and gives the record's id. Durable and shown when it resolves; sent when there is a signal. */
@@ -272,6 +278,8 @@ export interface ClientApi<M extends Models = Record<string, Fields>> {
   delete(kind: keyof M & string, id: string): Promise<void>;
   /** Records a command about a record, such as "approval.decide". */
   command(kind: keyof M & string, id: string, name: string, args: Fields): Promise<void>;
+  /** An empty batch. */
+  batch(): BatchApi;
   /** Records several ops that take effect together or not at all, and gives the mutation's random id. */
   record(batch: BatchApi): Promise<string>;
 
