@@ -186,6 +186,8 @@ export interface Disk {
    */
   commit(generation: number, batch: Batch): Promise<boolean>;
   bytes(key: string): Promise<Uint8Array | undefined>;
+  /** The number of commits so far. Absent: there are no other tabs. */
+  generation?(): Promise<number>;
   /** Hears commits of other tabs; a message may be missed. Absent: there are no other tabs. */
   listen?(fn: (generation: number, batch: Batch) => void): () => void;
   /** As {@link Store.exclusive}, among tabs. Absent: there are no other tabs. */
