@@ -27,8 +27,9 @@ func (w *world) hand(p *phone) *model.Hand {
 
 // clash lets all who have an account write the same field of it, none knowing of the others.
 func (w *world) clash(p *phone) {
-	account, any := w.hand(p).Any("account")
-	field := w.pick("remark", "region", "level", "stage", "phone")
+	h := w.hand(p)
+	account, any := h.Any("account")
+	field := h.Field()
 	if !any {
 		return
 	}
@@ -37,16 +38,7 @@ func (w *world) clash(p *phone) {
 		if _, err := q.client.Get(w.ctx, "account", account.ID); err != nil || w.one(3) {
 			continue
 		}
-		value := w.text()
-		switch field {
-		case "level":
-			value = w.pick("a", "b", "c", "d")
-		case "stage":
-			value = w.pick("contacted", "proposal", "won")
-		}
-		b := new(satchelclient.Batch)
-		b.Patch("account", account.ID, satchelclient.Fields{field: value}, satchelclient.Increment("visit_count", 1))
-		w.put(q, b)
+		w.put(q, h.Write(account.ID, field))
 	}
 }
 

@@ -62,13 +62,12 @@ func (b *batch) create(kind string, fields satchelclient.Fields) satchel.ID {
 	return id
 }
 
-// Meet writes a field of the oldest account, where all who have it meet; nil = there is none.
-func (h *Hand) Meet() *satchelclient.Batch {
-	list := h.Show("account")
-	field, text := h.Pick("remark", "region", "level", "stage", "phone"), h.Text()
-	if len(list) == 0 {
-		return nil
-	}
+// Field draws one of an account's on which many hands meet.
+func (h *Hand) Field() string { return h.Pick("remark", "region", "level", "stage", "phone") }
+
+// Write writes such a field of an account, and counts a visit.
+func (h *Hand) Write(account satchel.ID, field string) *satchelclient.Batch {
+	text := h.Text()
 	switch field {
 	case "level":
 		text = h.Pick("a", "b", "c", "d")
@@ -76,8 +75,17 @@ func (h *Hand) Meet() *satchelclient.Batch {
 		text = h.Pick("contacted", "proposal", "won")
 	}
 	b := new(satchelclient.Batch)
-	b.Patch("account", list[0].ID, satchelclient.Fields{field: text}, satchelclient.Increment("visit_count", 1))
+	b.Patch("account", account, satchelclient.Fields{field: text}, satchelclient.Increment("visit_count", 1))
 	return b
+}
+
+// Meet writes a field of the oldest account, where all who have it meet; nil = there is none.
+func (h *Hand) Meet() *satchelclient.Batch {
+	list, field := h.Show("account"), h.Field()
+	if len(list) == 0 {
+		return nil
+	}
+	return h.Write(list[0].ID, field)
 }
 
 // Draw makes a mutation; nil = there is nothing to do it with.
