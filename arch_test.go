@@ -18,7 +18,7 @@ const module = "github.com/satchel-sync/satchel"
 // other, but for the exceptions in below.
 var floors = [][]string{
 	{"", "schema", "calendar", "internal/expr", "internal/pg", "internal/devpg", "internal/mutant", "migrations", "gen"},
-	{"access", "internal/jobs"},
+	{"access", "internal/jobs", "internal/wechat"},
 	{"syncengine"},
 	{"identity", "sales", "rules", "approval", "media", "push", "query", "desk"},
 	{"server"},

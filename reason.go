@@ -28,6 +28,11 @@ const (
 	ReasonBusy               Reason = "BUSY"              // others held the same rows too long; try again
 	ReasonDeadline           Reason = "DEADLINE"          // the work took longer than allowed; nothing of it happened
 	ReasonUnexpectedInternal Reason = "INTERNAL"          // a fault of ours; the request id finds it in the log
+	ReasonWeChatNotBound     Reason = "WECHAT_NOT_BOUND"  // the WeChat user is bound to nobody: ask for login and password
+	ReasonWeChatCode         Reason = "WECHAT_CODE"       // WeChat does not take the code: call wx.login again
+	ReasonWeChatBlocked      Reason = "WECHAT_BLOCKED"    // WeChat blocks the user as a risk
+	ReasonWeChatDown         Reason = "WECHAT_DOWN"       // WeChat does not answer or is busy; try again
+	ReasonWeChatOff          Reason = "WECHAT_OFF"        // no mini-program here, or its app id or secret are wrong
 )
 
 // Reasons of verdicts (the call succeeded, a mutation did not).

@@ -46,6 +46,8 @@ type Config struct {
 	// DeviceGone runs first in the transaction that revokes a device or signs it out, so it may lock the device's lane;
 	// nil = nothing.
 	DeviceGone func(ctx context.Context, tx pgx.Tx, org, device satchel.ID) error
+	// WeChat is the mini-program whose users may sign in by it; nil = none.
+	WeChat WeChat
 	// AdminRole is the role that an organisation is never without; "" = "admin".
 	AdminRole string
 

@@ -37,7 +37,7 @@ type PersonPatch struct {
 	DisplayName *string
 	Team        *satchel.ID // the zero ID = no team
 	Roles       *[]string
-	Disabled    *bool // true also ends the person's sessions
+	Disabled    *bool // true also ends the person's sessions and what binds them to a WeChat user
 }
 
 // querier is what a pool and a transaction have in common.
@@ -250,6 +250,7 @@ func (s *Service) writePerson(ctx context.Context, tx pgx.Tx, org satchel.ID, p 
 	b.Queue(sqlUpdatePerson, org, p.ID, p.DisplayName, pg.NullID(p.Team), p.Roles, p.Disabled, now)
 	if p.Disabled {
 		b.Queue(sqlEndSessions, org, p.ID, now, "disabled", satchel.ID{})
+		b.Queue(sqlUnbindWeChat, org, p.ID)
 	}
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("identity: update a person: %w", err)

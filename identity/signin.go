@@ -77,7 +77,7 @@ func (s *Service) SignIn(ctx context.Context, in SignIn) (*Session, error) {
 	if err != nil {
 		return nil, pg.ToError(err)
 	}
-	session, err := s.openSession(ctx, who, in.Device, now)
+	session, err := s.openSession(ctx, who, in.Device, now, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ type login struct {
 	disabled    bool
 	device      satchel.ID // the device that was named, if the person has it
 	was         satchel.ID // the device that was named, if it was the person's, of this installation, and revoked
-	subject     []byte     // what the attempt was counted on
+	subject     []byte     // what the attempt was counted on; nil = no password was looked at
 }
 
 // proveLogin counts the attempt, then looks at the password. The slot for hashing is taken first, so that nobody is
@@ -168,8 +168,9 @@ func (s *Service) findOrg(ctx context.Context, slug string) (satchel.ID, error) 
 func noOrg() satchel.ID { return satchel.DerivedID(satchel.ID{}, "identity: no organisation") }
 
 // openSession makes or updates the device and gives it a new session. The person is locked and looked at again: whoever
-// was disabled or got a new password meanwhile stays out.
-func (s *Service) openSession(ctx context.Context, who login, info DeviceInfo, now time.Time) (*Session, error) {
+// was disabled or got a new password meanwhile stays out. also, where not nil, runs before anything is written, under the
+// person's lock; its error opens nothing.
+func (s *Service) openSession(ctx context.Context, who login, info DeviceInfo, now time.Time, also func(context.Context, pgx.Tx) error) (*Session, error) {
 	device := who.device
 	if device.IsZero() {
 		device = satchel.NewID()
@@ -185,12 +186,19 @@ func (s *Service) openSession(ctx context.Context, who login, info DeviceInfo, n
 		} else if err != nil {
 			return fmt.Errorf("identity: hold a person: %w", err)
 		}
+		if also != nil {
+			if err := also(ctx, tx); err != nil {
+				return err
+			}
+		}
 		b := &pgx.Batch{}
 		b.Queue(sqlSaveDevice, who.org, device, who.person, clip(info.Installation, 64), clip(info.Name, 128),
 			clip(info.Platform, 32), clip(info.AppVersion, 32), now, pg.NullID(who.was))
 		b.Queue(sqlSaveSession, who.org, device, who.person, hashBytes(family), hashOf(t.Access), t.AccessExpires,
 			hashOf(t.Refresh), t.RefreshExpires, now)
-		b.Queue(sqlClearThrottle, who.org, who.subject)
+		if who.subject != nil {
+			b.Queue(sqlClearThrottle, who.org, who.subject)
+		}
 		if err := tx.SendBatch(ctx, b).Close(); err != nil {
 			return fmt.Errorf("identity: open a session: %w", err)
 		}

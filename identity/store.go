@@ -202,3 +202,46 @@ select person_id from device where org_id = $1 and id = $2`
 
 const sqlRevokeDevice = `-- identity.RevokeDevice
 update device set revoked_at = coalesce(revoked_at, $3) where org_id = $1 and id = $2`
+
+const sqlKnownCode = `-- identity.KnownCode
+select openid, coalesce(unionid, '') from wechat_code where org_id = $1 and hash = $2 and used_at > $3`
+
+const sqlKeepCode = `-- identity.KeepCode
+insert into wechat_code (org_id, hash, openid, unionid, used_at) values ($1, $2, $3, nullif($4, ''), $5) on conflict do nothing`
+
+const sqlForgetCodes = `-- identity.ForgetCodes
+delete from wechat_code where org_id = $1 and hash in (
+    select hash from wechat_code where org_id = $1 and used_at <= $2 order by used_at limit 100 for update skip locked)`
+
+// As FindLogin, by a binding that holds.
+const sqlFindWeChat = `-- identity.FindWeChat
+select p.id, p.display_name, p.password_version, d.id, w.id
+from wechat_identity b
+join person p on p.org_id = b.org_id and p.id = b.person_id and p.password_version = b.password_version
+    and p.disabled_at is null
+left join device d on d.org_id = p.org_id and d.id = $4 and d.person_id = p.id and d.revoked_at is null
+left join device w on w.org_id = p.org_id and w.id = $4 and w.person_id = p.id and w.revoked_at is not null
+    and w.installation = $5 and $5 <> ''
+where b.org_id = $1 and b.app_id = $2 and b.openid = $3`
+
+const sqlHoldWeChat = `-- identity.HoldWeChat
+select 1 from wechat_identity
+where org_id = $1 and app_id = $2 and openid = $3 and person_id = $4 and password_version = $5 for share`
+
+// The person's other WeChat user, and a binding of this one that holds no more, whoever's it was.
+const sqlUnbindOthers = `-- identity.UnbindOthers
+delete from wechat_identity b using person p
+where b.org_id = $1 and b.app_id = $2 and p.org_id = b.org_id and p.id = b.person_id
+    and (b.person_id = $4 and b.openid <> $3
+        or b.openid = $3 and (p.disabled_at is not null or p.password_version <> b.password_version))`
+
+// Nothing where the WeChat user is somebody else's.
+const sqlBindWeChat = `-- identity.BindWeChat
+insert into wechat_identity as b (org_id, app_id, openid, unionid, person_id, password_version, bound_at)
+values ($1, $2, $3, nullif($4, ''), $5, $6, $7)
+on conflict (org_id, app_id, openid) do update set unionid = excluded.unionid, password_version = excluded.password_version,
+    bound_at = excluded.bound_at
+where b.person_id = excluded.person_id`
+
+const sqlUnbindWeChat = `-- identity.UnbindWeChat
+delete from wechat_identity where org_id = $1 and person_id = $2`

@@ -1,7 +1,7 @@
 // Package push knocks: for each notice it sends one short text to every address of its person, through the channel that
 // the address is of. The inbox, records of kind notice, stays the truth.
 //
-//   - owns: the tables push_address and delivery, the job push.deliver; firebase.google.com/go is imported here only
+//   - owns: the tables push_address, delivery and wechat_grant, the job push.deliver; firebase.google.com/go is imported here only
 //   - promises: a delivery exists for each address that the person had when the notice was made, in the same
 //     transaction; it is claimed before it is sent, so two workers never send it at once; whatever is sent twice (a
 //     crash between the send and its noting) carries the same msg_id; texts come from the schema's templates and hold no

@@ -51,4 +51,24 @@ WHERE org_id = $1 AND notice_id = $2 AND address_id = $3 AND state IN ('waiting'
 
 	sqlRetry = `-- push.Retry
 UPDATE delivery SET state = 'waiting' WHERE org_id = $1 AND notice_id = $2 AND address_id = $3 AND state = 'sending'`
+
+	// Of the WeChat user whom the person is bound to; nothing where there is none.
+	sqlWeChatUser = `-- push.WeChatUser
+SELECT app_id, openid FROM directory_wechat WHERE org_id = $1 AND person_id = $2 ORDER BY app_id LIMIT 1`
+
+	// One report for each template, which is counted once.
+	sqlAddGrants = `-- push.AddGrants
+INSERT INTO wechat_grant AS g (org_id, app_id, openid, template, count, last_key, granted_at)
+SELECT $1, $2, $3, t.template, 1, $5, $6 FROM unnest($4::text[]) AS t(template) ORDER BY t.template
+ON CONFLICT (org_id, app_id, openid, template) DO UPDATE SET
+  count = least(g.count + 1, $7::integer), last_key = excluded.last_key, granted_at = excluded.granted_at
+WHERE g.last_key <> excluded.last_key`
+
+	sqlDropOldGrants = `-- push.DropOldGrants
+DELETE FROM wechat_grant WHERE org_id = $1 AND app_id = $2 AND openid = $3 AND template IN (
+  SELECT template FROM wechat_grant WHERE org_id = $1 AND app_id = $2 AND openid = $3
+  ORDER BY granted_at DESC, template OFFSET $4)`
+
+	sqlGrants = `-- push.Grants
+SELECT template, count FROM wechat_grant WHERE org_id = $1 AND app_id = $2 AND openid = $3 ORDER BY template`
 )

@@ -12,23 +12,55 @@ type authService struct{ *Server }
 
 // SignIn opens a session. A device id that is malformed is like an unknown one: the device gets a new id.
 func (s authService) SignIn(ctx context.Context, in *satchelv1.SignInRequest) (*satchelv1.SignInResponse, error) {
-	d := in.GetDevice()
-	device, err := satchel.ParseID(d.GetDeviceId())
-	if err != nil {
-		device = satchel.ID{}
-	}
 	got, err := s.cfg.Identity.SignIn(ctx, identity.SignIn{
-		Org: in.Org, Login: in.Login, Password: in.Password, Address: callOf(ctx).address,
-		Device: identity.DeviceInfo{ID: device, Installation: d.GetInstallation(), Name: d.GetName(),
-			Platform: d.GetPlatform(), AppVersion: d.GetAppVersion()},
+		Org: in.Org, Login: in.Login, Password: in.Password, Address: callOf(ctx).address, Device: deviceInfo(in.Device),
 	})
 	if err != nil {
 		return nil, err
 	}
+	return wireSession(got), nil
+}
+
+// SignInWeChat opens a session by a code of wx.login.
+func (s authService) SignInWeChat(ctx context.Context, in *satchelv1.SignInWeChatRequest) (*satchelv1.SignInWeChatResponse, error) {
+	ask := identity.SignInWeChat{Code: in.Code, Org: in.Org, Address: callOf(ctx).address, Device: deviceInfo(in.Device)}
+	if in.Bind != nil {
+		ask.Bind = &identity.SignIn{Login: in.Bind.Login, Password: in.Bind.Password}
+	}
+	got, err := s.cfg.Identity.SignInWeChat(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	return &satchelv1.SignInWeChatResponse{Session: wireSession(got)}, nil
+}
+
+// UnbindWeChat ends what binds a person to a WeChat user.
+func (s authService) UnbindWeChat(ctx context.Context, in *satchelv1.UnbindWeChatRequest) (*satchelv1.UnbindWeChatResponse, error) {
+	person, err := optionalID("person_id", in.PersonId)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Identity.UnbindWeChat(ctx, principal(ctx), person); err != nil {
+		return nil, err
+	}
+	return &satchelv1.UnbindWeChatResponse{}, nil
+}
+
+// deviceInfo reads what a device says of itself. An id that is malformed is like none.
+func deviceInfo(d *satchelv1.DeviceInfo) identity.DeviceInfo {
+	id, err := satchel.ParseID(d.GetDeviceId())
+	if err != nil {
+		id = satchel.ID{}
+	}
+	return identity.DeviceInfo{ID: id, Installation: d.GetInstallation(), Name: d.GetName(), Platform: d.GetPlatform(),
+		AppVersion: d.GetAppVersion()}
+}
+
+func wireSession(got *identity.Session) *satchelv1.SignInResponse {
 	return &satchelv1.SignInResponse{
 		Tokens: wireTokens(got.Tokens), DeviceId: text(got.Device), PersonId: text(got.Person), OrgId: text(got.Org),
 		DisplayName: got.DisplayName,
-	}, nil
+	}
 }
 
 // Refresh gives the next pair of tokens.

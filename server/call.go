@@ -55,7 +55,7 @@ func principal(ctx context.Context) *satchel.Principal { return callOf(ctx).prin
 func open(procedure string) bool {
 	switch procedure {
 	case satchelv1connect.AuthServiceSignInProcedure, satchelv1connect.AuthServiceRefreshProcedure,
-		satchelv1connect.AuthServiceSetUpProcedure:
+		satchelv1connect.AuthServiceSetUpProcedure, satchelv1connect.AuthServiceSignInWeChatProcedure:
 		return true
 	}
 	return false

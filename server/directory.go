@@ -207,6 +207,26 @@ func (s deviceService) RemoveAddress(ctx context.Context, in *satchelv1.RemoveAd
 	return &satchelv1.RemoveAddressResponse{}, nil
 }
 
+// AddGrants counts accepted templates of a mini-program.
+func (s deviceService) AddGrants(ctx context.Context, in *satchelv1.AddGrantsRequest) (*satchelv1.AddGrantsResponse, error) {
+	if s.cfg.Push == nil {
+		return nil, absent()
+	}
+	key, err := parseID("key", in.Key)
+	if err != nil {
+		return nil, err
+	}
+	got, err := s.cfg.Push.AddGrants(ctx, principal(ctx), key, in.Templates)
+	if err != nil {
+		return nil, err
+	}
+	out := &satchelv1.AddGrantsResponse{}
+	for _, g := range got {
+		out.Grants = append(out.Grants, &satchelv1.Grant{Template: g.Template, Count: uint32(g.Count)})
+	}
+	return out, nil
+}
+
 func addressKind(k satchelv1.AddressKind) string {
 	return strings.ToLower(strings.TrimPrefix(k.String(), "ADDRESS_KIND_"))
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/satchel-sync/satchel/desk"
 	"github.com/satchel-sync/satchel/identity"
 	"github.com/satchel-sync/satchel/media"
+	"github.com/satchel-sync/satchel/push"
 	"github.com/satchel-sync/satchel/schema"
 	"github.com/satchel-sync/satchel/syncengine"
 )
@@ -71,6 +72,8 @@ type Repairer interface {
 type Identity interface {
 	Authenticator
 	SignIn(ctx context.Context, in identity.SignIn) (*identity.Session, error)
+	SignInWeChat(ctx context.Context, in identity.SignInWeChat) (*identity.Session, error)
+	UnbindWeChat(ctx context.Context, p *satchel.Principal, person satchel.ID) error
 	Refresh(ctx context.Context, refresh string) (identity.Tokens, error)
 	SignOut(ctx context.Context, p *satchel.Principal) error
 	WhoAmI(ctx context.Context, p *satchel.Principal) (*identity.Me, error)
@@ -109,6 +112,9 @@ type Media interface {
 type Push interface {
 	SetAddress(ctx context.Context, p *satchel.Principal, kind, address, language string) error
 	RemoveAddress(ctx context.Context, p *satchel.Principal, kind string) error
+	// AddGrants counts what the caller accepted by one prompt of a mini-program, and gives how many messages of each
+	// template he allows.
+	AddGrants(ctx context.Context, p *satchel.Principal, key satchel.ID, templates []string) ([]push.Grant, error)
 }
 
 // Approval previews, submits and decides for a person who is online.

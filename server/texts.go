@@ -66,6 +66,16 @@ func textOf(r satchel.Reason) words {
 		return words{"处理超时，没有任何更改，请再试一次。", "This took too long, and nothing of it happened. Please try again."}
 	case satchel.ReasonUnexpectedInternal:
 		return words{"服务器出错了。请把编号告诉管理员。", "The server has a fault. Please tell the administrator the request id."}
+	case satchel.ReasonWeChatNotBound:
+		return words{"这个微信还没有绑定员工账号，请输入一次账号和密码。", "This WeChat account is not bound to you yet. Please enter your login and password once."}
+	case satchel.ReasonWeChatCode:
+		return words{"微信登录凭证已失效，请重试。", "WeChat did not accept the sign-in. Please try again."}
+	case satchel.ReasonWeChatBlocked:
+		return words{"微信暂时限制了这个账号登录，请改用账号密码，或明天再试。", "WeChat has blocked this account for now. Sign in elsewhere with login and password, or try again tomorrow."}
+	case satchel.ReasonWeChatDown:
+		return words{"微信暂时没有响应，请稍后再试。", "WeChat does not answer just now. Please try again in a moment."}
+	case satchel.ReasonWeChatOff:
+		return words{"此服务器未开通微信登录，请使用账号和密码。", "This server does not offer sign-in by WeChat. Please use login and password."}
 	}
 	return verdictText(r)
 }

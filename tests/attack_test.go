@@ -49,6 +49,8 @@ var rpcs = map[string]rpc{
 	"SyncService/Wait": {good: `{"cursor": "AAAA"}`, none: "TestWhatOnePersonWasGivenIsWorthNothingToAnother has the cursor"},
 
 	"AuthService/SignIn":         {open: true, good: `{"org": "acme", "login": "nobody", "password": "wrong password", "device": {"deviceId": "x", "installation": "i", "name": "n", "platform": "p", "appVersion": "1"}}`, none: "a device id of another person gives a new device: TestASignInOnSomebodyElsesDeviceGetsADeviceOfItsOwn"},
+	"AuthService/SignInWeChat":   {open: true, good: `{"code": "c", "org": "acme", "device": {"deviceId": "x", "installation": "i", "name": "n", "platform": "p", "appVersion": "1"}, "bind": {"login": "nobody", "password": "wrong password"}}`, none: "as SignIn"},
+	"AuthService/UnbindWeChat":   {good: `{"personId": ""}`, swap: []swap{{`{"personId": "{{id}}"}`, "ann", nil}}},
 	"AuthService/Refresh":        {open: true, good: `{"refreshToken": "sar_x"}`, none: "TestWhatOnePersonWasGivenIsWorthNothingToAnother has the token"},
 	"AuthService/SetUp":          {open: true, good: `{"code": "c", "org": "third", "orgName": "Third", "login": "x", "displayName": "X", "password": "long enough 1"}`, none: "the code is no id; it works once"},
 	"AuthService/SignOut":        {good: `{}`, none: "it has no fields"},
@@ -71,6 +73,7 @@ var rpcs = map[string]rpc{
 	"DeviceService/ListDevices":   {good: `{"personId": ""}`, swap: []swap{{`{"personId": "{{id}}"}`, "ann", nil}}},
 	"DeviceService/RevokeDevice":  {good: `{"deviceId": "01234567-89ab-7def-8123-456789abcdef"}`, swap: []swap{{`{"deviceId": "{{id}}"}`, "device", nil}}},
 	"DeviceService/SetAddress":    {good: `{"kind": "ADDRESS_KIND_FCM_TOKEN", "address": "token", "language": "en"}`, none: "it is about the caller's device"},
+	"DeviceService/AddGrants":     {good: `{"key": "01234567-89ab-7def-8123-456789abcdef", "templates": ["t1"]}`, none: "it is about the caller"},
 	"DeviceService/RemoveAddress": {good: `{"kind": "ADDRESS_KIND_FCM_TOKEN"}`, none: "it is about the caller's device"},
 
 	"DeskService/ListSyncState": {admins: true, good: `{"personId": "{{ann}}", "after": ""}`,
@@ -189,7 +192,7 @@ func TestAThingOfSomebodyElseIsLikeOneThatDoesNotExist(t *testing.T) {
 					refused = !strings.Contains(string(theirs.raw), v.ann.person)
 				case "DeskService/ListSyncState", "DeskService/ListKept":
 					refused = refused || who == elsewhere && string(theirs.raw) == "{}"
-				case "DeviceService/ListDevices":
+				case "DeviceService/ListDevices", "AuthService/UnbindWeChat":
 					refused = theirs.code == "not_found" || theirs.code == "permission_denied" && who == "ben"
 				}
 				if !refused {

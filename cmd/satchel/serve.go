@@ -42,6 +42,10 @@ type serveCmd struct {
 	FCMCredentials string `name:"fcm-credentials" env:"SATCHEL_FCM_CREDENTIALS" group:"Notifications" type:"path" placeholder:"FILE" help:"Service account (JSON) of a Firebase project. Empty = no notifications to phones; the inbox works without."`
 	FCMProject     string `name:"fcm-project" env:"SATCHEL_FCM_PROJECT" group:"Notifications" placeholder:"ID" help:"The Firebase project, where it is not the one that the service account names."`
 
+	WeChatAppID  string `name:"wechat-app-id" env:"SATCHEL_WECHAT_APP_ID" group:"WeChat" placeholder:"ID" help:"The mini-program whose users may sign in by it. Empty = none."`
+	WeChatSecret string `name:"wechat-secret" env:"SATCHEL_WECHAT_SECRET" group:"WeChat" placeholder:"SECRET" help:"Its secret, of WeChat's console; better by the variable than by the flag."`
+	WeChatAPI    string `name:"wechat-api" env:"SATCHEL_WECHAT_API" group:"WeChat" placeholder:"URL" help:"In place of WeChat's address: a relay of yours, or a scripted server in tests."`
+
 	LogLevel     slog.Level `env:"SATCHEL_LOG_LEVEL" group:"Observing" default:"info" help:"debug, info, warn or error."`
 	LogFormat    string     `env:"SATCHEL_LOG_FORMAT" group:"Observing" enum:"auto,text,json" default:"auto" help:"text, json, or auto: text with --dev, else json."`
 	OTLPEndpoint string     `name:"otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" group:"Observing" placeholder:"URL" help:"Where traces go (OTLP over HTTP), such as http://localhost:4318. Empty = no traces."`
@@ -155,6 +159,10 @@ func (c *serveCmd) config() (app.Config, error) {
 	cfg := app.Config{
 		Origins: c.CORSOrigins, TLSCert: c.TLSCert, TLSKey: c.TLSKey,
 		MetricsPublic: c.MetricsPublic, Dev: c.Dev, DrainDelay: c.DrainDelay,
+		WeChat: app.WeChat{AppID: c.WeChatAppID, Secret: c.WeChatSecret, API: c.WeChatAPI},
+	}
+	if (c.WeChatAppID == "") != (c.WeChatSecret == "") {
+		return cfg, usagef("--wechat-app-id and --wechat-secret come together")
 	}
 	secret, err := c.read(c.Dev)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/satchel-sync/satchel/desk"
 	"github.com/satchel-sync/satchel/identity"
 	"github.com/satchel-sync/satchel/internal/jobs"
+	"github.com/satchel-sync/satchel/internal/wechat"
 	"github.com/satchel-sync/satchel/media"
 	"github.com/satchel-sync/satchel/push"
 	"github.com/satchel-sync/satchel/rules"
@@ -32,6 +33,9 @@ type Config struct {
 
 	// FCM is how phones are notified; the zero value notifies nobody, notices stay in the inbox.
 	FCM FCM
+
+	// WeChat is the mini-program that people may sign in by; the zero value is none.
+	WeChat WeChat
 
 	// Identity changes sign-in's costs and limits, for tests and the laboratory; the zero value is right for production.
 	Identity Identity
@@ -56,6 +60,13 @@ type FCM struct {
 	Project         string // the Firebase project
 	CredentialsFile string // a service account's JSON key; "" needs Endpoint
 	Endpoint        string // in place of Google's, such as a scripted server's; "" = Google's
+}
+
+// WeChat says which mini-program is ours; the zero value is none.
+type WeChat struct {
+	AppID  string
+	Secret string // of the mini-program, for WeChat's server
+	API    string // in place of WeChat's address, such as a scripted server's; "" = WeChat's
 }
 
 // Identity changes what sign-in costs and allows.
@@ -101,8 +112,14 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 	for kind, handler := range a.Engine.Handlers() {
 		a.Jobs.Handle(kind, handler)
 	}
+	var mini identity.WeChat
+	if cfg.WeChat.AppID != "" {
+		if mini, err = wechat.New(wechat.Config{AppID: cfg.WeChat.AppID, Secret: cfg.WeChat.Secret, API: cfg.WeChat.API, Logger: log}); err != nil {
+			return nil, fmt.Errorf("app.New: %w", err)
+		}
+	}
 	if a.Identity, err = identity.New(identity.Config{
-		Pool: cfg.Pool, Rights: a.Engine, Roles: a.roles, MayManage: a.mayManage,
+		Pool: cfg.Pool, Rights: a.Engine, Roles: a.roles, MayManage: a.mayManage, WeChat: mini,
 		DeviceGone:       a.deviceGone,
 		AddressPerSecond: cfg.Identity.AddressPerSecond, Hashing: cfg.Identity.Hashing, Now: now, Logger: log,
 	}); err != nil {

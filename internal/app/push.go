@@ -26,6 +26,11 @@ func (a addresses) RemoveAddress(ctx context.Context, p *satchel.Principal, kind
 	return a.push.RemoveAddress(ctx, p, channel(kind))
 }
 
+// AddGrants is push's.
+func (a addresses) AddGrants(ctx context.Context, p *satchel.Principal, key satchel.ID, templates []string) ([]push.Grant, error) {
+	return a.push.AddGrants(ctx, p, key, templates)
+}
+
 func channel(kind string) string {
 	if kind == fcmToken {
 		return fcm

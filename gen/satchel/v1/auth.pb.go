@@ -332,6 +332,263 @@ func (x *SignInResponse) GetDisplayName() string {
 	return ""
 }
 
+// SignInWeChatRequest names the WeChat user and the device.
+type SignInWeChatRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What wx.login gave: good once, for 5 minutes.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// The organisation's short name; empty = the only one on this server.
+	Org string `protobuf:"bytes,2,opt,name=org,proto3" json:"org,omitempty"`
+	// The device; absent = a new one without a name.
+	Device *DeviceInfo `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
+	// Proves who the WeChat user is, and binds the two. Absent = they are bound already.
+	Bind          *WeChatBinding `protobuf:"bytes,4,opt,name=bind,proto3" json:"bind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignInWeChatRequest) Reset() {
+	*x = SignInWeChatRequest{}
+	mi := &file_satchel_v1_auth_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignInWeChatRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignInWeChatRequest) ProtoMessage() {}
+
+func (x *SignInWeChatRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_auth_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignInWeChatRequest.ProtoReflect.Descriptor instead.
+func (*SignInWeChatRequest) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SignInWeChatRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *SignInWeChatRequest) GetOrg() string {
+	if x != nil {
+		return x.Org
+	}
+	return ""
+}
+
+func (x *SignInWeChatRequest) GetDevice() *DeviceInfo {
+	if x != nil {
+		return x.Device
+	}
+	return nil
+}
+
+func (x *SignInWeChatRequest) GetBind() *WeChatBinding {
+	if x != nil {
+		return x.Bind
+	}
+	return nil
+}
+
+// WeChatBinding is what a person proves once: as in SignInRequest.
+type WeChatBinding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Login name, e-mail or mobile number.
+	Login string `protobuf:"bytes,1,opt,name=login,proto3" json:"login,omitempty"`
+	// The password.
+	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WeChatBinding) Reset() {
+	*x = WeChatBinding{}
+	mi := &file_satchel_v1_auth_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WeChatBinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WeChatBinding) ProtoMessage() {}
+
+func (x *WeChatBinding) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_auth_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WeChatBinding.ProtoReflect.Descriptor instead.
+func (*WeChatBinding) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WeChatBinding) GetLogin() string {
+	if x != nil {
+		return x.Login
+	}
+	return ""
+}
+
+func (x *WeChatBinding) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// SignInWeChatResponse is the new session.
+type SignInWeChatResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As SignIn gives it.
+	Session       *SignInResponse `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignInWeChatResponse) Reset() {
+	*x = SignInWeChatResponse{}
+	mi := &file_satchel_v1_auth_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignInWeChatResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignInWeChatResponse) ProtoMessage() {}
+
+func (x *SignInWeChatResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_auth_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignInWeChatResponse.ProtoReflect.Descriptor instead.
+func (*SignInWeChatResponse) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SignInWeChatResponse) GetSession() *SignInResponse {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+// UnbindWeChatRequest names the person.
+type UnbindWeChatRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID; empty = the caller.
+	PersonId      string `protobuf:"bytes,1,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnbindWeChatRequest) Reset() {
+	*x = UnbindWeChatRequest{}
+	mi := &file_satchel_v1_auth_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnbindWeChatRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnbindWeChatRequest) ProtoMessage() {}
+
+func (x *UnbindWeChatRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_auth_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnbindWeChatRequest.ProtoReflect.Descriptor instead.
+func (*UnbindWeChatRequest) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *UnbindWeChatRequest) GetPersonId() string {
+	if x != nil {
+		return x.PersonId
+	}
+	return ""
+}
+
+// UnbindWeChatResponse has no fields.
+type UnbindWeChatResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnbindWeChatResponse) Reset() {
+	*x = UnbindWeChatResponse{}
+	mi := &file_satchel_v1_auth_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnbindWeChatResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnbindWeChatResponse) ProtoMessage() {}
+
+func (x *UnbindWeChatResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_auth_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnbindWeChatResponse.ProtoReflect.Descriptor instead.
+func (*UnbindWeChatResponse) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{8}
+}
+
 // RefreshRequest carries the refresh token.
 type RefreshRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -343,7 +600,7 @@ type RefreshRequest struct {
 
 func (x *RefreshRequest) Reset() {
 	*x = RefreshRequest{}
-	mi := &file_satchel_v1_auth_proto_msgTypes[4]
+	mi := &file_satchel_v1_auth_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -355,7 +612,7 @@ func (x *RefreshRequest) String() string {
 func (*RefreshRequest) ProtoMessage() {}
 
 func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_auth_proto_msgTypes[4]
+	mi := &file_satchel_v1_auth_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -368,7 +625,7 @@ func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRequest) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{4}
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RefreshRequest) GetRefreshToken() string {
@@ -389,7 +646,7 @@ type RefreshResponse struct {
 
 func (x *RefreshResponse) Reset() {
 	*x = RefreshResponse{}
-	mi := &file_satchel_v1_auth_proto_msgTypes[5]
+	mi := &file_satchel_v1_auth_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -401,7 +658,7 @@ func (x *RefreshResponse) String() string {
 func (*RefreshResponse) ProtoMessage() {}
 
 func (x *RefreshResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_auth_proto_msgTypes[5]
+	mi := &file_satchel_v1_auth_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -414,7 +671,7 @@ func (x *RefreshResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshResponse.ProtoReflect.Descriptor instead.
 func (*RefreshResponse) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{5}
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RefreshResponse) GetTokens() *Tokens {
@@ -433,7 +690,7 @@ type SignOutRequest struct {
 
 func (x *SignOutRequest) Reset() {
 	*x = SignOutRequest{}
-	mi := &file_satchel_v1_auth_proto_msgTypes[6]
+	mi := &file_satchel_v1_auth_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +702,7 @@ func (x *SignOutRequest) String() string {
 func (*SignOutRequest) ProtoMessage() {}
 
 func (x *SignOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_auth_proto_msgTypes[6]
+	mi := &file_satchel_v1_auth_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +715,7 @@ func (x *SignOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignOutRequest.ProtoReflect.Descriptor instead.
 func (*SignOutRequest) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{6}
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{11}
 }
 
 // SignOutResponse has no fields.
@@ -470,7 +727,7 @@ type SignOutResponse struct {
 
 func (x *SignOutResponse) Reset() {
 	*x = SignOutResponse{}
-	mi := &file_satchel_v1_auth_proto_msgTypes[7]
+	mi := &file_satchel_v1_auth_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +739,7 @@ func (x *SignOutResponse) String() string {
 func (*SignOutResponse) ProtoMessage() {}
 
 func (x *SignOutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_auth_proto_msgTypes[7]
+	mi := &file_satchel_v1_auth_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +752,7 @@ func (x *SignOutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignOutResponse.ProtoReflect.Descriptor instead.
 func (*SignOutResponse) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{7}
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{12}
 }
 
 // WhoAmIRequest has no fields.
@@ -507,7 +764,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_satchel_v1_auth_proto_msgTypes[8]
+	mi := &file_satchel_v1_auth_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -519,7 +776,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_auth_proto_msgTypes[8]
+	mi := &file_satchel_v1_auth_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -532,7 +789,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{8}
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{13}
 }
 
 // WhoAmIResponse describes the caller.
@@ -558,7 +815,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_satchel_v1_auth_proto_msgTypes[9]
+	mi := &file_satchel_v1_auth_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +827,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_auth_proto_msgTypes[9]
+	mi := &file_satchel_v1_auth_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +840,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{9}
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WhoAmIResponse) GetPersonId() string {
@@ -648,7 +905,7 @@ type ChangePasswordRequest struct {
 
 func (x *ChangePasswordRequest) Reset() {
 	*x = ChangePasswordRequest{}
-	mi := &file_satchel_v1_auth_proto_msgTypes[10]
+	mi := &file_satchel_v1_auth_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +917,7 @@ func (x *ChangePasswordRequest) String() string {
 func (*ChangePasswordRequest) ProtoMessage() {}
 
 func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_auth_proto_msgTypes[10]
+	mi := &file_satchel_v1_auth_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +930,7 @@ func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePasswordRequest.ProtoReflect.Descriptor instead.
 func (*ChangePasswordRequest) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{10}
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ChangePasswordRequest) GetOldPassword() string {
@@ -699,7 +956,7 @@ type ChangePasswordResponse struct {
 
 func (x *ChangePasswordResponse) Reset() {
 	*x = ChangePasswordResponse{}
-	mi := &file_satchel_v1_auth_proto_msgTypes[11]
+	mi := &file_satchel_v1_auth_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +968,7 @@ func (x *ChangePasswordResponse) String() string {
 func (*ChangePasswordResponse) ProtoMessage() {}
 
 func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_auth_proto_msgTypes[11]
+	mi := &file_satchel_v1_auth_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +981,7 @@ func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePasswordResponse.ProtoReflect.Descriptor instead.
 func (*ChangePasswordResponse) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{11}
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{16}
 }
 
 // SetUpRequest creates the first organisation.
@@ -748,7 +1005,7 @@ type SetUpRequest struct {
 
 func (x *SetUpRequest) Reset() {
 	*x = SetUpRequest{}
-	mi := &file_satchel_v1_auth_proto_msgTypes[12]
+	mi := &file_satchel_v1_auth_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +1017,7 @@ func (x *SetUpRequest) String() string {
 func (*SetUpRequest) ProtoMessage() {}
 
 func (x *SetUpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_auth_proto_msgTypes[12]
+	mi := &file_satchel_v1_auth_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +1030,7 @@ func (x *SetUpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetUpRequest.ProtoReflect.Descriptor instead.
 func (*SetUpRequest) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{12}
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SetUpRequest) GetCode() string {
@@ -831,7 +1088,7 @@ type SetUpResponse struct {
 
 func (x *SetUpResponse) Reset() {
 	*x = SetUpResponse{}
-	mi := &file_satchel_v1_auth_proto_msgTypes[13]
+	mi := &file_satchel_v1_auth_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +1100,7 @@ func (x *SetUpResponse) String() string {
 func (*SetUpResponse) ProtoMessage() {}
 
 func (x *SetUpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_auth_proto_msgTypes[13]
+	mi := &file_satchel_v1_auth_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +1113,7 @@ func (x *SetUpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetUpResponse.ProtoReflect.Descriptor instead.
 func (*SetUpResponse) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{13}
+	return file_satchel_v1_auth_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetUpResponse) GetOrgId() string {
@@ -904,7 +1161,23 @@ const file_satchel_v1_auth_proto_rawDesc = "" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x1b\n" +
 	"\tperson_id\x18\x03 \x01(\tR\bpersonId\x12\x15\n" +
 	"\x06org_id\x18\x04 \x01(\tR\x05orgId\x12!\n" +
-	"\fdisplay_name\x18\x05 \x01(\tR\vdisplayName\"A\n" +
+	"\fdisplay_name\x18\x05 \x01(\tR\vdisplayName\"\xaf\x01\n" +
+	"\x13SignInWeChatRequest\x12\x1e\n" +
+	"\x04code\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04code\x12\x19\n" +
+	"\x03org\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03org\x12.\n" +
+	"\x06device\x18\x03 \x01(\v2\x16.satchel.v1.DeviceInfoR\x06device\x12-\n" +
+	"\x04bind\x18\x04 \x01(\v2\x19.satchel.v1.WeChatBindingR\x04bind\"Y\n" +
+	"\rWeChatBinding\x12 \n" +
+	"\x05login\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xfe\x01R\x05login\x12&\n" +
+	"\bpassword\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\bpassword\"L\n" +
+	"\x14SignInWeChatResponse\x124\n" +
+	"\asession\x18\x01 \x01(\v2\x1a.satchel.v1.SignInResponseR\asession\";\n" +
+	"\x13UnbindWeChatRequest\x12$\n" +
+	"\tperson_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18$R\bpersonId\"\x16\n" +
+	"\x14UnbindWeChatResponse\"A\n" +
 	"\x0eRefreshRequest\x12/\n" +
 	"\rrefresh_token\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\frefreshToken\"=\n" +
@@ -943,9 +1216,11 @@ const file_satchel_v1_auth_proto_rawDesc = "" +
 	"\x18\x80\bR\bpassword\"C\n" +
 	"\rSetUpResponse\x12\x15\n" +
 	"\x06org_id\x18\x01 \x01(\tR\x05orgId\x12\x1b\n" +
-	"\tperson_id\x18\x02 \x01(\tR\bpersonId2\xae\x03\n" +
+	"\tperson_id\x18\x02 \x01(\tR\bpersonId2\xd4\x04\n" +
 	"\vAuthService\x12?\n" +
-	"\x06SignIn\x12\x19.satchel.v1.SignInRequest\x1a\x1a.satchel.v1.SignInResponse\x12B\n" +
+	"\x06SignIn\x12\x19.satchel.v1.SignInRequest\x1a\x1a.satchel.v1.SignInResponse\x12Q\n" +
+	"\fSignInWeChat\x12\x1f.satchel.v1.SignInWeChatRequest\x1a .satchel.v1.SignInWeChatResponse\x12Q\n" +
+	"\fUnbindWeChat\x12\x1f.satchel.v1.UnbindWeChatRequest\x1a .satchel.v1.UnbindWeChatResponse\x12B\n" +
 	"\aRefresh\x12\x1a.satchel.v1.RefreshRequest\x1a\x1b.satchel.v1.RefreshResponse\x12B\n" +
 	"\aSignOut\x12\x1a.satchel.v1.SignOutRequest\x1a\x1b.satchel.v1.SignOutResponse\x12?\n" +
 	"\x06WhoAmI\x12\x19.satchel.v1.WhoAmIRequest\x1a\x1a.satchel.v1.WhoAmIResponse\x12W\n" +
@@ -967,44 +1242,56 @@ func file_satchel_v1_auth_proto_rawDescGZIP() []byte {
 	return file_satchel_v1_auth_proto_rawDescData
 }
 
-var file_satchel_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_satchel_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_satchel_v1_auth_proto_goTypes = []any{
 	(*SignInRequest)(nil),          // 0: satchel.v1.SignInRequest
 	(*DeviceInfo)(nil),             // 1: satchel.v1.DeviceInfo
 	(*Tokens)(nil),                 // 2: satchel.v1.Tokens
 	(*SignInResponse)(nil),         // 3: satchel.v1.SignInResponse
-	(*RefreshRequest)(nil),         // 4: satchel.v1.RefreshRequest
-	(*RefreshResponse)(nil),        // 5: satchel.v1.RefreshResponse
-	(*SignOutRequest)(nil),         // 6: satchel.v1.SignOutRequest
-	(*SignOutResponse)(nil),        // 7: satchel.v1.SignOutResponse
-	(*WhoAmIRequest)(nil),          // 8: satchel.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),         // 9: satchel.v1.WhoAmIResponse
-	(*ChangePasswordRequest)(nil),  // 10: satchel.v1.ChangePasswordRequest
-	(*ChangePasswordResponse)(nil), // 11: satchel.v1.ChangePasswordResponse
-	(*SetUpRequest)(nil),           // 12: satchel.v1.SetUpRequest
-	(*SetUpResponse)(nil),          // 13: satchel.v1.SetUpResponse
+	(*SignInWeChatRequest)(nil),    // 4: satchel.v1.SignInWeChatRequest
+	(*WeChatBinding)(nil),          // 5: satchel.v1.WeChatBinding
+	(*SignInWeChatResponse)(nil),   // 6: satchel.v1.SignInWeChatResponse
+	(*UnbindWeChatRequest)(nil),    // 7: satchel.v1.UnbindWeChatRequest
+	(*UnbindWeChatResponse)(nil),   // 8: satchel.v1.UnbindWeChatResponse
+	(*RefreshRequest)(nil),         // 9: satchel.v1.RefreshRequest
+	(*RefreshResponse)(nil),        // 10: satchel.v1.RefreshResponse
+	(*SignOutRequest)(nil),         // 11: satchel.v1.SignOutRequest
+	(*SignOutResponse)(nil),        // 12: satchel.v1.SignOutResponse
+	(*WhoAmIRequest)(nil),          // 13: satchel.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),         // 14: satchel.v1.WhoAmIResponse
+	(*ChangePasswordRequest)(nil),  // 15: satchel.v1.ChangePasswordRequest
+	(*ChangePasswordResponse)(nil), // 16: satchel.v1.ChangePasswordResponse
+	(*SetUpRequest)(nil),           // 17: satchel.v1.SetUpRequest
+	(*SetUpResponse)(nil),          // 18: satchel.v1.SetUpResponse
 }
 var file_satchel_v1_auth_proto_depIdxs = []int32{
 	1,  // 0: satchel.v1.SignInRequest.device:type_name -> satchel.v1.DeviceInfo
 	2,  // 1: satchel.v1.SignInResponse.tokens:type_name -> satchel.v1.Tokens
-	2,  // 2: satchel.v1.RefreshResponse.tokens:type_name -> satchel.v1.Tokens
-	0,  // 3: satchel.v1.AuthService.SignIn:input_type -> satchel.v1.SignInRequest
-	4,  // 4: satchel.v1.AuthService.Refresh:input_type -> satchel.v1.RefreshRequest
-	6,  // 5: satchel.v1.AuthService.SignOut:input_type -> satchel.v1.SignOutRequest
-	8,  // 6: satchel.v1.AuthService.WhoAmI:input_type -> satchel.v1.WhoAmIRequest
-	10, // 7: satchel.v1.AuthService.ChangePassword:input_type -> satchel.v1.ChangePasswordRequest
-	12, // 8: satchel.v1.AuthService.SetUp:input_type -> satchel.v1.SetUpRequest
-	3,  // 9: satchel.v1.AuthService.SignIn:output_type -> satchel.v1.SignInResponse
-	5,  // 10: satchel.v1.AuthService.Refresh:output_type -> satchel.v1.RefreshResponse
-	7,  // 11: satchel.v1.AuthService.SignOut:output_type -> satchel.v1.SignOutResponse
-	9,  // 12: satchel.v1.AuthService.WhoAmI:output_type -> satchel.v1.WhoAmIResponse
-	11, // 13: satchel.v1.AuthService.ChangePassword:output_type -> satchel.v1.ChangePasswordResponse
-	13, // 14: satchel.v1.AuthService.SetUp:output_type -> satchel.v1.SetUpResponse
-	9,  // [9:15] is the sub-list for method output_type
-	3,  // [3:9] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	1,  // 2: satchel.v1.SignInWeChatRequest.device:type_name -> satchel.v1.DeviceInfo
+	5,  // 3: satchel.v1.SignInWeChatRequest.bind:type_name -> satchel.v1.WeChatBinding
+	3,  // 4: satchel.v1.SignInWeChatResponse.session:type_name -> satchel.v1.SignInResponse
+	2,  // 5: satchel.v1.RefreshResponse.tokens:type_name -> satchel.v1.Tokens
+	0,  // 6: satchel.v1.AuthService.SignIn:input_type -> satchel.v1.SignInRequest
+	4,  // 7: satchel.v1.AuthService.SignInWeChat:input_type -> satchel.v1.SignInWeChatRequest
+	7,  // 8: satchel.v1.AuthService.UnbindWeChat:input_type -> satchel.v1.UnbindWeChatRequest
+	9,  // 9: satchel.v1.AuthService.Refresh:input_type -> satchel.v1.RefreshRequest
+	11, // 10: satchel.v1.AuthService.SignOut:input_type -> satchel.v1.SignOutRequest
+	13, // 11: satchel.v1.AuthService.WhoAmI:input_type -> satchel.v1.WhoAmIRequest
+	15, // 12: satchel.v1.AuthService.ChangePassword:input_type -> satchel.v1.ChangePasswordRequest
+	17, // 13: satchel.v1.AuthService.SetUp:input_type -> satchel.v1.SetUpRequest
+	3,  // 14: satchel.v1.AuthService.SignIn:output_type -> satchel.v1.SignInResponse
+	6,  // 15: satchel.v1.AuthService.SignInWeChat:output_type -> satchel.v1.SignInWeChatResponse
+	8,  // 16: satchel.v1.AuthService.UnbindWeChat:output_type -> satchel.v1.UnbindWeChatResponse
+	10, // 17: satchel.v1.AuthService.Refresh:output_type -> satchel.v1.RefreshResponse
+	12, // 18: satchel.v1.AuthService.SignOut:output_type -> satchel.v1.SignOutResponse
+	14, // 19: satchel.v1.AuthService.WhoAmI:output_type -> satchel.v1.WhoAmIResponse
+	16, // 20: satchel.v1.AuthService.ChangePassword:output_type -> satchel.v1.ChangePasswordResponse
+	18, // 21: satchel.v1.AuthService.SetUp:output_type -> satchel.v1.SetUpResponse
+	14, // [14:22] is the sub-list for method output_type
+	6,  // [6:14] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_satchel_v1_auth_proto_init() }
@@ -1018,7 +1305,7 @@ func file_satchel_v1_auth_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_satchel_v1_auth_proto_rawDesc), len(file_satchel_v1_auth_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

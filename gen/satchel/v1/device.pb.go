@@ -539,6 +539,162 @@ func (*RemoveAddressResponse) Descriptor() ([]byte, []int) {
 	return file_satchel_v1_device_proto_rawDescGZIP(), []int{8}
 }
 
+// AddGrantsRequest is what one call of wx.requestSubscribeMessage brought.
+type AddGrantsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Random id (UUID) of that call: sent again, as after a lost answer, it counts once.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Ids of the templates that the person accepted.
+	Templates     []string `protobuf:"bytes,2,rep,name=templates,proto3" json:"templates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddGrantsRequest) Reset() {
+	*x = AddGrantsRequest{}
+	mi := &file_satchel_v1_device_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddGrantsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddGrantsRequest) ProtoMessage() {}
+
+func (x *AddGrantsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_device_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddGrantsRequest.ProtoReflect.Descriptor instead.
+func (*AddGrantsRequest) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_device_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AddGrantsRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *AddGrantsRequest) GetTemplates() []string {
+	if x != nil {
+		return x.Templates
+	}
+	return nil
+}
+
+// AddGrantsResponse has all that the person has granted and that is not used.
+type AddGrantsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By template, at most 20.
+	Grants        []*Grant `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddGrantsResponse) Reset() {
+	*x = AddGrantsResponse{}
+	mi := &file_satchel_v1_device_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddGrantsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddGrantsResponse) ProtoMessage() {}
+
+func (x *AddGrantsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_device_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddGrantsResponse.ProtoReflect.Descriptor instead.
+func (*AddGrantsResponse) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_device_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AddGrantsResponse) GetGrants() []*Grant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+// Grant is the right to send messages of a template.
+type Grant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The template's id.
+	Template string `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	// Messages left to send; at most 100 are counted.
+	Count         uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Grant) Reset() {
+	*x = Grant{}
+	mi := &file_satchel_v1_device_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Grant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Grant) ProtoMessage() {}
+
+func (x *Grant) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_device_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Grant.ProtoReflect.Descriptor instead.
+func (*Grant) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_device_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Grant) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *Grant) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 var File_satchel_v1_device_proto protoreflect.FileDescriptor
 
 const file_satchel_v1_device_proto_rawDesc = "" +
@@ -573,16 +729,25 @@ const file_satchel_v1_device_proto_rawDesc = "" +
 	"\x14RemoveAddressRequest\x127\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.satchel.v1.AddressKindB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x04kind\"\x17\n" +
-	"\x15RemoveAddressResponse*G\n" +
+	"\x15RemoveAddressResponse\"u\n" +
+	"\x10AddGrantsRequest\x12\x1a\n" +
+	"\x03key\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x03key\x12E\n" +
+	"\ttemplates\x18\x02 \x03(\tB'\xbaH$\x92\x01!\b\x01\x10\x05\x18\x01\"\x19r\x172\x15^[A-Za-z0-9_-]{1,64}$R\ttemplates\">\n" +
+	"\x11AddGrantsResponse\x12)\n" +
+	"\x06grants\x18\x01 \x03(\v2\x11.satchel.v1.GrantR\x06grants\"9\n" +
+	"\x05Grant\x12\x1a\n" +
+	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count*G\n" +
 	"\vAddressKind\x12\x1c\n" +
 	"\x18ADDRESS_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
-	"\x16ADDRESS_KIND_FCM_TOKEN\x10\x012\xd5\x02\n" +
+	"\x16ADDRESS_KIND_FCM_TOKEN\x10\x012\x9f\x03\n" +
 	"\rDeviceService\x12N\n" +
 	"\vListDevices\x12\x1e.satchel.v1.ListDevicesRequest\x1a\x1f.satchel.v1.ListDevicesResponse\x12Q\n" +
 	"\fRevokeDevice\x12\x1f.satchel.v1.RevokeDeviceRequest\x1a .satchel.v1.RevokeDeviceResponse\x12K\n" +
 	"\n" +
 	"SetAddress\x12\x1d.satchel.v1.SetAddressRequest\x1a\x1e.satchel.v1.SetAddressResponse\x12T\n" +
-	"\rRemoveAddress\x12 .satchel.v1.RemoveAddressRequest\x1a!.satchel.v1.RemoveAddressResponseB\xa0\x01\n" +
+	"\rRemoveAddress\x12 .satchel.v1.RemoveAddressRequest\x1a!.satchel.v1.RemoveAddressResponse\x12H\n" +
+	"\tAddGrants\x12\x1c.satchel.v1.AddGrantsRequest\x1a\x1d.satchel.v1.AddGrantsResponseB\xa0\x01\n" +
 	"\x0ecom.satchel.v1B\vDeviceProtoP\x01Z8github.com/satchel-sync/satchel/gen/satchel/v1;satchelv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Satchel.V1\xca\x02\n" +
 	"Satchel\\V1\xe2\x02\x16Satchel\\V1\\GPBMetadata\xea\x02\vSatchel::V1b\x06proto3"
@@ -600,7 +765,7 @@ func file_satchel_v1_device_proto_rawDescGZIP() []byte {
 }
 
 var file_satchel_v1_device_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_satchel_v1_device_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_satchel_v1_device_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_satchel_v1_device_proto_goTypes = []any{
 	(AddressKind)(0),              // 0: satchel.v1.AddressKind
 	(*Device)(nil),                // 1: satchel.v1.Device
@@ -612,24 +777,30 @@ var file_satchel_v1_device_proto_goTypes = []any{
 	(*SetAddressResponse)(nil),    // 7: satchel.v1.SetAddressResponse
 	(*RemoveAddressRequest)(nil),  // 8: satchel.v1.RemoveAddressRequest
 	(*RemoveAddressResponse)(nil), // 9: satchel.v1.RemoveAddressResponse
+	(*AddGrantsRequest)(nil),      // 10: satchel.v1.AddGrantsRequest
+	(*AddGrantsResponse)(nil),     // 11: satchel.v1.AddGrantsResponse
+	(*Grant)(nil),                 // 12: satchel.v1.Grant
 }
 var file_satchel_v1_device_proto_depIdxs = []int32{
-	1, // 0: satchel.v1.ListDevicesResponse.devices:type_name -> satchel.v1.Device
-	0, // 1: satchel.v1.SetAddressRequest.kind:type_name -> satchel.v1.AddressKind
-	0, // 2: satchel.v1.RemoveAddressRequest.kind:type_name -> satchel.v1.AddressKind
-	2, // 3: satchel.v1.DeviceService.ListDevices:input_type -> satchel.v1.ListDevicesRequest
-	4, // 4: satchel.v1.DeviceService.RevokeDevice:input_type -> satchel.v1.RevokeDeviceRequest
-	6, // 5: satchel.v1.DeviceService.SetAddress:input_type -> satchel.v1.SetAddressRequest
-	8, // 6: satchel.v1.DeviceService.RemoveAddress:input_type -> satchel.v1.RemoveAddressRequest
-	3, // 7: satchel.v1.DeviceService.ListDevices:output_type -> satchel.v1.ListDevicesResponse
-	5, // 8: satchel.v1.DeviceService.RevokeDevice:output_type -> satchel.v1.RevokeDeviceResponse
-	7, // 9: satchel.v1.DeviceService.SetAddress:output_type -> satchel.v1.SetAddressResponse
-	9, // 10: satchel.v1.DeviceService.RemoveAddress:output_type -> satchel.v1.RemoveAddressResponse
-	7, // [7:11] is the sub-list for method output_type
-	3, // [3:7] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	1,  // 0: satchel.v1.ListDevicesResponse.devices:type_name -> satchel.v1.Device
+	0,  // 1: satchel.v1.SetAddressRequest.kind:type_name -> satchel.v1.AddressKind
+	0,  // 2: satchel.v1.RemoveAddressRequest.kind:type_name -> satchel.v1.AddressKind
+	12, // 3: satchel.v1.AddGrantsResponse.grants:type_name -> satchel.v1.Grant
+	2,  // 4: satchel.v1.DeviceService.ListDevices:input_type -> satchel.v1.ListDevicesRequest
+	4,  // 5: satchel.v1.DeviceService.RevokeDevice:input_type -> satchel.v1.RevokeDeviceRequest
+	6,  // 6: satchel.v1.DeviceService.SetAddress:input_type -> satchel.v1.SetAddressRequest
+	8,  // 7: satchel.v1.DeviceService.RemoveAddress:input_type -> satchel.v1.RemoveAddressRequest
+	10, // 8: satchel.v1.DeviceService.AddGrants:input_type -> satchel.v1.AddGrantsRequest
+	3,  // 9: satchel.v1.DeviceService.ListDevices:output_type -> satchel.v1.ListDevicesResponse
+	5,  // 10: satchel.v1.DeviceService.RevokeDevice:output_type -> satchel.v1.RevokeDeviceResponse
+	7,  // 11: satchel.v1.DeviceService.SetAddress:output_type -> satchel.v1.SetAddressResponse
+	9,  // 12: satchel.v1.DeviceService.RemoveAddress:output_type -> satchel.v1.RemoveAddressResponse
+	11, // 13: satchel.v1.DeviceService.AddGrants:output_type -> satchel.v1.AddGrantsResponse
+	9,  // [9:14] is the sub-list for method output_type
+	4,  // [4:9] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_satchel_v1_device_proto_init() }
@@ -643,7 +814,7 @@ func file_satchel_v1_device_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_satchel_v1_device_proto_rawDesc), len(file_satchel_v1_device_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

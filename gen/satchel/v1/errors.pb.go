@@ -73,6 +73,18 @@ const (
 	// A fault of ours; ErrorDetail.request_id finds it in the server's log. In a verdict: the database refused the
 	// mutation's data; its bytes are kept.
 	Reason_REASON_INTERNAL Reason = 22
+	// This WeChat user is bound to nobody in the organisation, or the binding has ended: ask for login and password, and
+	// send them along as `bind` with a new code of wx.login.
+	Reason_REASON_WECHAT_NOT_BOUND Reason = 23
+	// WeChat does not know the code, or it was used by another device: call wx.login again and send the new code.
+	Reason_REASON_WECHAT_CODE Reason = 24
+	// WeChat blocks this user as a risk: sign in with login and password by another app, or ask again tomorrow.
+	Reason_REASON_WECHAT_BLOCKED Reason = 25
+	// WeChat does not answer or is busy: call wx.login again in a moment. What was recorded is kept.
+	Reason_REASON_WECHAT_DOWN Reason = 26
+	// This server has no mini-program, or WeChat refuses its app id or secret: the operator looks at its log. Sign in with
+	// login and password.
+	Reason_REASON_WECHAT_OFF Reason = 27
 	// Verdicts: the person may not do this to this record.
 	Reason_REASON_FORBIDDEN Reason = 40
 	// A field that the person, or any device, may not write; `paths` names it.
@@ -143,6 +155,11 @@ var (
 		20: "REASON_BUSY",
 		21: "REASON_DEADLINE",
 		22: "REASON_INTERNAL",
+		23: "REASON_WECHAT_NOT_BOUND",
+		24: "REASON_WECHAT_CODE",
+		25: "REASON_WECHAT_BLOCKED",
+		26: "REASON_WECHAT_DOWN",
+		27: "REASON_WECHAT_OFF",
 		40: "REASON_FORBIDDEN",
 		41: "REASON_FIELD_FORBIDDEN",
 		42: "REASON_UNKNOWN_KIND",
@@ -189,6 +206,11 @@ var (
 		"REASON_BUSY":              20,
 		"REASON_DEADLINE":          21,
 		"REASON_INTERNAL":          22,
+		"REASON_WECHAT_NOT_BOUND":  23,
+		"REASON_WECHAT_CODE":       24,
+		"REASON_WECHAT_BLOCKED":    25,
+		"REASON_WECHAT_DOWN":       26,
+		"REASON_WECHAT_OFF":        27,
 		"REASON_FORBIDDEN":         40,
 		"REASON_FIELD_FORBIDDEN":   41,
 		"REASON_UNKNOWN_KIND":      42,
@@ -334,7 +356,7 @@ const file_satchel_v1_errors_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12$\n" +
 	"\x0eretry_after_ms\x18\x04 \x01(\rR\fretryAfterMs\x12\x1a\n" +
-	"\bexpected\x18\x05 \x01(\x04R\bexpected*\xb3\b\n" +
+	"\bexpected\x18\x05 \x01(\x04R\bexpected*\xb2\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10REASON_MALFORMED\x10\x01\x12\x1b\n" +
@@ -359,7 +381,12 @@ const file_satchel_v1_errors_proto_rawDesc = "" +
 	"\x0fREASON_DRAINING\x10\x13\x12\x0f\n" +
 	"\vREASON_BUSY\x10\x14\x12\x13\n" +
 	"\x0fREASON_DEADLINE\x10\x15\x12\x13\n" +
-	"\x0fREASON_INTERNAL\x10\x16\x12\x14\n" +
+	"\x0fREASON_INTERNAL\x10\x16\x12\x1b\n" +
+	"\x17REASON_WECHAT_NOT_BOUND\x10\x17\x12\x16\n" +
+	"\x12REASON_WECHAT_CODE\x10\x18\x12\x19\n" +
+	"\x15REASON_WECHAT_BLOCKED\x10\x19\x12\x16\n" +
+	"\x12REASON_WECHAT_DOWN\x10\x1a\x12\x15\n" +
+	"\x11REASON_WECHAT_OFF\x10\x1b\x12\x14\n" +
 	"\x10REASON_FORBIDDEN\x10(\x12\x1a\n" +
 	"\x16REASON_FIELD_FORBIDDEN\x10)\x12\x17\n" +
 	"\x13REASON_UNKNOWN_KIND\x10*\x12\x18\n" +

@@ -35,6 +35,12 @@ const (
 const (
 	// AuthServiceSignInProcedure is the fully-qualified name of the AuthService's SignIn RPC.
 	AuthServiceSignInProcedure = "/satchel.v1.AuthService/SignIn"
+	// AuthServiceSignInWeChatProcedure is the fully-qualified name of the AuthService's SignInWeChat
+	// RPC.
+	AuthServiceSignInWeChatProcedure = "/satchel.v1.AuthService/SignInWeChat"
+	// AuthServiceUnbindWeChatProcedure is the fully-qualified name of the AuthService's UnbindWeChat
+	// RPC.
+	AuthServiceUnbindWeChatProcedure = "/satchel.v1.AuthService/UnbindWeChat"
 	// AuthServiceRefreshProcedure is the fully-qualified name of the AuthService's Refresh RPC.
 	AuthServiceRefreshProcedure = "/satchel.v1.AuthService/Refresh"
 	// AuthServiceSignOutProcedure is the fully-qualified name of the AuthService's SignOut RPC.
@@ -53,6 +59,17 @@ type AuthServiceClient interface {
 	// SignIn opens a session for a person on a device. Limited by address, login and device: after some failures the
 	// call answers resource_exhausted with a delay.
 	SignIn(context.Context, *v1.SignInRequest) (*v1.SignInResponse, error)
+	// SignInWeChat opens a session for the person whom the WeChat user of a mini-program is bound to. Without a binding it
+	// fails with WECHAT_NOT_BOUND: the app asks for login and password once and sends them along as `bind`, with a new code.
+	// A binding lasts until the person's password changes, the person is disabled or bound to another WeChat user, or
+	// UnbindWeChat. The same request sent again within 5 minutes gives a session again, though WeChat takes a code only
+	// once: so a lost answer is no failure. Limited by address, and with `bind` as SignIn. Further reasons: WECHAT_CODE,
+	// WECHAT_BLOCKED, WECHAT_DOWN, WECHAT_OFF, and with `bind` BAD_CREDENTIALS, and TAKEN where the WeChat user is another
+	// person's.
+	SignInWeChat(context.Context, *v1.SignInWeChatRequest) (*v1.SignInWeChatResponse, error)
+	// UnbindWeChat ends the binding of a person to a WeChat user: one's own, or anybody's with the right
+	// `directory.manage`. Sessions that are open stay: RevokeDevice ends them. That there is no binding is no error.
+	UnbindWeChat(context.Context, *v1.UnbindWeChatRequest) (*v1.UnbindWeChatResponse, error)
 	// Refresh gives a new pair of tokens for a refresh token. The old one is good once more within 60 seconds, as long
 	// as the pair that it gave was not used (a lost answer); used later, it ends the session of the device.
 	Refresh(context.Context, *v1.RefreshRequest) (*v1.RefreshResponse, error)
@@ -82,6 +99,18 @@ func NewAuthServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			httpClient,
 			baseURL+AuthServiceSignInProcedure,
 			connect.WithSchema(authServiceMethods.ByName("SignIn")),
+			connect.WithClientOptions(opts...),
+		),
+		signInWeChat: connect.NewClient[v1.SignInWeChatRequest, v1.SignInWeChatResponse](
+			httpClient,
+			baseURL+AuthServiceSignInWeChatProcedure,
+			connect.WithSchema(authServiceMethods.ByName("SignInWeChat")),
+			connect.WithClientOptions(opts...),
+		),
+		unbindWeChat: connect.NewClient[v1.UnbindWeChatRequest, v1.UnbindWeChatResponse](
+			httpClient,
+			baseURL+AuthServiceUnbindWeChatProcedure,
+			connect.WithSchema(authServiceMethods.ByName("UnbindWeChat")),
 			connect.WithClientOptions(opts...),
 		),
 		refresh: connect.NewClient[v1.RefreshRequest, v1.RefreshResponse](
@@ -120,6 +149,8 @@ func NewAuthServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 // authServiceClient implements AuthServiceClient.
 type authServiceClient struct {
 	signIn         *connect.Client[v1.SignInRequest, v1.SignInResponse]
+	signInWeChat   *connect.Client[v1.SignInWeChatRequest, v1.SignInWeChatResponse]
+	unbindWeChat   *connect.Client[v1.UnbindWeChatRequest, v1.UnbindWeChatResponse]
 	refresh        *connect.Client[v1.RefreshRequest, v1.RefreshResponse]
 	signOut        *connect.Client[v1.SignOutRequest, v1.SignOutResponse]
 	whoAmI         *connect.Client[v1.WhoAmIRequest, v1.WhoAmIResponse]
@@ -130,6 +161,24 @@ type authServiceClient struct {
 // SignIn calls satchel.v1.AuthService.SignIn.
 func (c *authServiceClient) SignIn(ctx context.Context, req *v1.SignInRequest) (*v1.SignInResponse, error) {
 	response, err := c.signIn.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// SignInWeChat calls satchel.v1.AuthService.SignInWeChat.
+func (c *authServiceClient) SignInWeChat(ctx context.Context, req *v1.SignInWeChatRequest) (*v1.SignInWeChatResponse, error) {
+	response, err := c.signInWeChat.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// UnbindWeChat calls satchel.v1.AuthService.UnbindWeChat.
+func (c *authServiceClient) UnbindWeChat(ctx context.Context, req *v1.UnbindWeChatRequest) (*v1.UnbindWeChatResponse, error) {
+	response, err := c.unbindWeChat.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -186,6 +235,17 @@ type AuthServiceHandler interface {
 	// SignIn opens a session for a person on a device. Limited by address, login and device: after some failures the
 	// call answers resource_exhausted with a delay.
 	SignIn(context.Context, *v1.SignInRequest) (*v1.SignInResponse, error)
+	// SignInWeChat opens a session for the person whom the WeChat user of a mini-program is bound to. Without a binding it
+	// fails with WECHAT_NOT_BOUND: the app asks for login and password once and sends them along as `bind`, with a new code.
+	// A binding lasts until the person's password changes, the person is disabled or bound to another WeChat user, or
+	// UnbindWeChat. The same request sent again within 5 minutes gives a session again, though WeChat takes a code only
+	// once: so a lost answer is no failure. Limited by address, and with `bind` as SignIn. Further reasons: WECHAT_CODE,
+	// WECHAT_BLOCKED, WECHAT_DOWN, WECHAT_OFF, and with `bind` BAD_CREDENTIALS, and TAKEN where the WeChat user is another
+	// person's.
+	SignInWeChat(context.Context, *v1.SignInWeChatRequest) (*v1.SignInWeChatResponse, error)
+	// UnbindWeChat ends the binding of a person to a WeChat user: one's own, or anybody's with the right
+	// `directory.manage`. Sessions that are open stay: RevokeDevice ends them. That there is no binding is no error.
+	UnbindWeChat(context.Context, *v1.UnbindWeChatRequest) (*v1.UnbindWeChatResponse, error)
 	// Refresh gives a new pair of tokens for a refresh token. The old one is good once more within 60 seconds, as long
 	// as the pair that it gave was not used (a lost answer); used later, it ends the session of the device.
 	Refresh(context.Context, *v1.RefreshRequest) (*v1.RefreshResponse, error)
@@ -211,6 +271,18 @@ func NewAuthServiceHandler(svc AuthServiceHandler, opts ...connect.HandlerOption
 		AuthServiceSignInProcedure,
 		svc.SignIn,
 		connect.WithSchema(authServiceMethods.ByName("SignIn")),
+		connect.WithHandlerOptions(opts...),
+	)
+	authServiceSignInWeChatHandler := connect.NewUnaryHandlerSimple(
+		AuthServiceSignInWeChatProcedure,
+		svc.SignInWeChat,
+		connect.WithSchema(authServiceMethods.ByName("SignInWeChat")),
+		connect.WithHandlerOptions(opts...),
+	)
+	authServiceUnbindWeChatHandler := connect.NewUnaryHandlerSimple(
+		AuthServiceUnbindWeChatProcedure,
+		svc.UnbindWeChat,
+		connect.WithSchema(authServiceMethods.ByName("UnbindWeChat")),
 		connect.WithHandlerOptions(opts...),
 	)
 	authServiceRefreshHandler := connect.NewUnaryHandlerSimple(
@@ -247,6 +319,10 @@ func NewAuthServiceHandler(svc AuthServiceHandler, opts ...connect.HandlerOption
 		switch r.URL.Path {
 		case AuthServiceSignInProcedure:
 			authServiceSignInHandler.ServeHTTP(w, r)
+		case AuthServiceSignInWeChatProcedure:
+			authServiceSignInWeChatHandler.ServeHTTP(w, r)
+		case AuthServiceUnbindWeChatProcedure:
+			authServiceUnbindWeChatHandler.ServeHTTP(w, r)
 		case AuthServiceRefreshProcedure:
 			authServiceRefreshHandler.ServeHTTP(w, r)
 		case AuthServiceSignOutProcedure:
@@ -268,6 +344,14 @@ type UnimplementedAuthServiceHandler struct{}
 
 func (UnimplementedAuthServiceHandler) SignIn(context.Context, *v1.SignInRequest) (*v1.SignInResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("satchel.v1.AuthService.SignIn is not implemented"))
+}
+
+func (UnimplementedAuthServiceHandler) SignInWeChat(context.Context, *v1.SignInWeChatRequest) (*v1.SignInWeChatResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("satchel.v1.AuthService.SignInWeChat is not implemented"))
+}
+
+func (UnimplementedAuthServiceHandler) UnbindWeChat(context.Context, *v1.UnbindWeChatRequest) (*v1.UnbindWeChatResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("satchel.v1.AuthService.UnbindWeChat is not implemented"))
 }
 
 func (UnimplementedAuthServiceHandler) Refresh(context.Context, *v1.RefreshRequest) (*v1.RefreshResponse, error) {

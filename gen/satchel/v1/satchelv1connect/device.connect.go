@@ -45,6 +45,8 @@ const (
 	// DeviceServiceRemoveAddressProcedure is the fully-qualified name of the DeviceService's
 	// RemoveAddress RPC.
 	DeviceServiceRemoveAddressProcedure = "/satchel.v1.DeviceService/RemoveAddress"
+	// DeviceServiceAddGrantsProcedure is the fully-qualified name of the DeviceService's AddGrants RPC.
+	DeviceServiceAddGrantsProcedure = "/satchel.v1.DeviceService/AddGrants"
 )
 
 // DeviceServiceClient is a client for the satchel.v1.DeviceService service.
@@ -57,6 +59,11 @@ type DeviceServiceClient interface {
 	SetAddress(context.Context, *v1.SetAddressRequest) (*v1.SetAddressResponse, error)
 	// RemoveAddress forgets it.
 	RemoveAddress(context.Context, *v1.RemoveAddressRequest) (*v1.RemoveAddressResponse, error)
+	// AddGrants counts what the person allowed in a mini-program by wx.requestSubscribeMessage: each accepted template is
+	// the right to send one message, and WeChat tells nobody how many are left. They are counted for the WeChat user whom
+	// the person is bound to (without one: WECHAT_NOT_BOUND). They are kept; this version of the server has no WeChat
+	// channel yet and sends none.
+	AddGrants(context.Context, *v1.AddGrantsRequest) (*v1.AddGrantsResponse, error)
 }
 
 // NewDeviceServiceClient constructs a client for the satchel.v1.DeviceService service. By default,
@@ -94,6 +101,12 @@ func NewDeviceServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(deviceServiceMethods.ByName("RemoveAddress")),
 			connect.WithClientOptions(opts...),
 		),
+		addGrants: connect.NewClient[v1.AddGrantsRequest, v1.AddGrantsResponse](
+			httpClient,
+			baseURL+DeviceServiceAddGrantsProcedure,
+			connect.WithSchema(deviceServiceMethods.ByName("AddGrants")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -103,6 +116,7 @@ type deviceServiceClient struct {
 	revokeDevice  *connect.Client[v1.RevokeDeviceRequest, v1.RevokeDeviceResponse]
 	setAddress    *connect.Client[v1.SetAddressRequest, v1.SetAddressResponse]
 	removeAddress *connect.Client[v1.RemoveAddressRequest, v1.RemoveAddressResponse]
+	addGrants     *connect.Client[v1.AddGrantsRequest, v1.AddGrantsResponse]
 }
 
 // ListDevices calls satchel.v1.DeviceService.ListDevices.
@@ -141,6 +155,15 @@ func (c *deviceServiceClient) RemoveAddress(ctx context.Context, req *v1.RemoveA
 	return nil, err
 }
 
+// AddGrants calls satchel.v1.DeviceService.AddGrants.
+func (c *deviceServiceClient) AddGrants(ctx context.Context, req *v1.AddGrantsRequest) (*v1.AddGrantsResponse, error) {
+	response, err := c.addGrants.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // DeviceServiceHandler is an implementation of the satchel.v1.DeviceService service.
 type DeviceServiceHandler interface {
 	// ListDevices gives the devices of the caller, or of another person with the right `directory.manage`.
@@ -151,6 +174,11 @@ type DeviceServiceHandler interface {
 	SetAddress(context.Context, *v1.SetAddressRequest) (*v1.SetAddressResponse, error)
 	// RemoveAddress forgets it.
 	RemoveAddress(context.Context, *v1.RemoveAddressRequest) (*v1.RemoveAddressResponse, error)
+	// AddGrants counts what the person allowed in a mini-program by wx.requestSubscribeMessage: each accepted template is
+	// the right to send one message, and WeChat tells nobody how many are left. They are counted for the WeChat user whom
+	// the person is bound to (without one: WECHAT_NOT_BOUND). They are kept; this version of the server has no WeChat
+	// channel yet and sends none.
+	AddGrants(context.Context, *v1.AddGrantsRequest) (*v1.AddGrantsResponse, error)
 }
 
 // NewDeviceServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -184,6 +212,12 @@ func NewDeviceServiceHandler(svc DeviceServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(deviceServiceMethods.ByName("RemoveAddress")),
 		connect.WithHandlerOptions(opts...),
 	)
+	deviceServiceAddGrantsHandler := connect.NewUnaryHandlerSimple(
+		DeviceServiceAddGrantsProcedure,
+		svc.AddGrants,
+		connect.WithSchema(deviceServiceMethods.ByName("AddGrants")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/satchel.v1.DeviceService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case DeviceServiceListDevicesProcedure:
@@ -194,6 +228,8 @@ func NewDeviceServiceHandler(svc DeviceServiceHandler, opts ...connect.HandlerOp
 			deviceServiceSetAddressHandler.ServeHTTP(w, r)
 		case DeviceServiceRemoveAddressProcedure:
 			deviceServiceRemoveAddressHandler.ServeHTTP(w, r)
+		case DeviceServiceAddGrantsProcedure:
+			deviceServiceAddGrantsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -217,4 +253,8 @@ func (UnimplementedDeviceServiceHandler) SetAddress(context.Context, *v1.SetAddr
 
 func (UnimplementedDeviceServiceHandler) RemoveAddress(context.Context, *v1.RemoveAddressRequest) (*v1.RemoveAddressResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("satchel.v1.DeviceService.RemoveAddress is not implemented"))
+}
+
+func (UnimplementedDeviceServiceHandler) AddGrants(context.Context, *v1.AddGrantsRequest) (*v1.AddGrantsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("satchel.v1.DeviceService.AddGrants is not implemented"))
 }

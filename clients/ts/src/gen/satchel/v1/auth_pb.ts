@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file satchel/v1/auth.proto.
  */
 export const file_satchel_v1_auth: GenFile = /*@__PURE__*/
-  fileDesc("ChVzYXRjaGVsL3YxL2F1dGgucHJvdG8SCnNhdGNoZWwudjEiZQoNU2lnbkluUmVxdWVzdBILCgNvcmcYASABKAkSDQoFbG9naW4YAiABKAkSEAoIcGFzc3dvcmQYAyABKAkSJgoGZGV2aWNlGAQgASgLMhYuc2F0Y2hlbC52MS5EZXZpY2VJbmZvImoKCkRldmljZUluZm8SEQoJZGV2aWNlX2lkGAEgASgJEhQKDGluc3RhbGxhdGlvbhgCIAEoCRIMCgRuYW1lGAMgASgJEhAKCHBsYXRmb3JtGAQgASgJEhMKC2FwcF92ZXJzaW9uGAUgASgJImwKBlRva2VucxIUCgxhY2Nlc3NfdG9rZW4YASABKAkSGQoRYWNjZXNzX2V4cGlyZXNfbXMYAiABKAMSFQoNcmVmcmVzaF90b2tlbhgDIAEoCRIaChJyZWZyZXNoX2V4cGlyZXNfbXMYBCABKAMigAEKDlNpZ25JblJlc3BvbnNlEiIKBnRva2VucxgBIAEoCzISLnNhdGNoZWwudjEuVG9rZW5zEhEKCWRldmljZV9pZBgCIAEoCRIRCglwZXJzb25faWQYAyABKAkSDgoGb3JnX2lkGAQgASgJEhQKDGRpc3BsYXlfbmFtZRgFIAEoCSInCg5SZWZyZXNoUmVxdWVzdBIVCg1yZWZyZXNoX3Rva2VuGAEgASgJIjUKD1JlZnJlc2hSZXNwb25zZRIiCgZ0b2tlbnMYASABKAsyEi5zYXRjaGVsLnYxLlRva2VucyIQCg5TaWduT3V0UmVxdWVzdCIRCg9TaWduT3V0UmVzcG9uc2UiDwoNV2hvQW1JUmVxdWVzdCKOAQoOV2hvQW1JUmVzcG9uc2USEQoJcGVyc29uX2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIOCgZvcmdfaWQYAyABKAkSEAoIb3JnX25hbWUYBCABKAkSEQoJZGV2aWNlX2lkGAUgASgJEg0KBXJvbGVzGAYgAygJEg8KB3RlYW1faWQYByABKAkiQwoVQ2hhbmdlUGFzc3dvcmRSZXF1ZXN0EhQKDG9sZF9wYXNzd29yZBgBIAEoCRIUCgxuZXdfcGFzc3dvcmQYAiABKAkiGAoWQ2hhbmdlUGFzc3dvcmRSZXNwb25zZSJyCgxTZXRVcFJlcXVlc3QSDAoEY29kZRgBIAEoCRILCgNvcmcYAiABKAkSEAoIb3JnX25hbWUYAyABKAkSDQoFbG9naW4YBCABKAkSFAoMZGlzcGxheV9uYW1lGAUgASgJEhAKCHBhc3N3b3JkGAYgASgJIjIKDVNldFVwUmVzcG9uc2USDgoGb3JnX2lkGAEgASgJEhEKCXBlcnNvbl9pZBgCIAEoCTKuAwoLQXV0aFNlcnZpY2USPwoGU2lnbkluEhkuc2F0Y2hlbC52MS5TaWduSW5SZXF1ZXN0Ghouc2F0Y2hlbC52MS5TaWduSW5SZXNwb25zZRJCCgdSZWZyZXNoEhouc2F0Y2hlbC52MS5SZWZyZXNoUmVxdWVzdBobLnNhdGNoZWwudjEuUmVmcmVzaFJlc3BvbnNlEkIKB1NpZ25PdXQSGi5zYXRjaGVsLnYxLlNpZ25PdXRSZXF1ZXN0Ghsuc2F0Y2hlbC52MS5TaWduT3V0UmVzcG9uc2USPwoGV2hvQW1JEhkuc2F0Y2hlbC52MS5XaG9BbUlSZXF1ZXN0Ghouc2F0Y2hlbC52MS5XaG9BbUlSZXNwb25zZRJXCg5DaGFuZ2VQYXNzd29yZBIhLnNhdGNoZWwudjEuQ2hhbmdlUGFzc3dvcmRSZXF1ZXN0GiIuc2F0Y2hlbC52MS5DaGFuZ2VQYXNzd29yZFJlc3BvbnNlEjwKBVNldFVwEhguc2F0Y2hlbC52MS5TZXRVcFJlcXVlc3QaGS5zYXRjaGVsLnYxLlNldFVwUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("ChVzYXRjaGVsL3YxL2F1dGgucHJvdG8SCnNhdGNoZWwudjEiZQoNU2lnbkluUmVxdWVzdBILCgNvcmcYASABKAkSDQoFbG9naW4YAiABKAkSEAoIcGFzc3dvcmQYAyABKAkSJgoGZGV2aWNlGAQgASgLMhYuc2F0Y2hlbC52MS5EZXZpY2VJbmZvImoKCkRldmljZUluZm8SEQoJZGV2aWNlX2lkGAEgASgJEhQKDGluc3RhbGxhdGlvbhgCIAEoCRIMCgRuYW1lGAMgASgJEhAKCHBsYXRmb3JtGAQgASgJEhMKC2FwcF92ZXJzaW9uGAUgASgJImwKBlRva2VucxIUCgxhY2Nlc3NfdG9rZW4YASABKAkSGQoRYWNjZXNzX2V4cGlyZXNfbXMYAiABKAMSFQoNcmVmcmVzaF90b2tlbhgDIAEoCRIaChJyZWZyZXNoX2V4cGlyZXNfbXMYBCABKAMigAEKDlNpZ25JblJlc3BvbnNlEiIKBnRva2VucxgBIAEoCzISLnNhdGNoZWwudjEuVG9rZW5zEhEKCWRldmljZV9pZBgCIAEoCRIRCglwZXJzb25faWQYAyABKAkSDgoGb3JnX2lkGAQgASgJEhQKDGRpc3BsYXlfbmFtZRgFIAEoCSKBAQoTU2lnbkluV2VDaGF0UmVxdWVzdBIMCgRjb2RlGAEgASgJEgsKA29yZxgCIAEoCRImCgZkZXZpY2UYAyABKAsyFi5zYXRjaGVsLnYxLkRldmljZUluZm8SJwoEYmluZBgEIAEoCzIZLnNhdGNoZWwudjEuV2VDaGF0QmluZGluZyIwCg1XZUNoYXRCaW5kaW5nEg0KBWxvZ2luGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJIkMKFFNpZ25JbldlQ2hhdFJlc3BvbnNlEisKB3Nlc3Npb24YASABKAsyGi5zYXRjaGVsLnYxLlNpZ25JblJlc3BvbnNlIigKE1VuYmluZFdlQ2hhdFJlcXVlc3QSEQoJcGVyc29uX2lkGAEgASgJIhYKFFVuYmluZFdlQ2hhdFJlc3BvbnNlIicKDlJlZnJlc2hSZXF1ZXN0EhUKDXJlZnJlc2hfdG9rZW4YASABKAkiNQoPUmVmcmVzaFJlc3BvbnNlEiIKBnRva2VucxgBIAEoCzISLnNhdGNoZWwudjEuVG9rZW5zIhAKDlNpZ25PdXRSZXF1ZXN0IhEKD1NpZ25PdXRSZXNwb25zZSIPCg1XaG9BbUlSZXF1ZXN0Io4BCg5XaG9BbUlSZXNwb25zZRIRCglwZXJzb25faWQYASABKAkSFAoMZGlzcGxheV9uYW1lGAIgASgJEg4KBm9yZ19pZBgDIAEoCRIQCghvcmdfbmFtZRgEIAEoCRIRCglkZXZpY2VfaWQYBSABKAkSDQoFcm9sZXMYBiADKAkSDwoHdGVhbV9pZBgHIAEoCSJDChVDaGFuZ2VQYXNzd29yZFJlcXVlc3QSFAoMb2xkX3Bhc3N3b3JkGAEgASgJEhQKDG5ld19wYXNzd29yZBgCIAEoCSIYChZDaGFuZ2VQYXNzd29yZFJlc3BvbnNlInIKDFNldFVwUmVxdWVzdBIMCgRjb2RlGAEgASgJEgsKA29yZxgCIAEoCRIQCghvcmdfbmFtZRgDIAEoCRINCgVsb2dpbhgEIAEoCRIUCgxkaXNwbGF5X25hbWUYBSABKAkSEAoIcGFzc3dvcmQYBiABKAkiMgoNU2V0VXBSZXNwb25zZRIOCgZvcmdfaWQYASABKAkSEQoJcGVyc29uX2lkGAIgASgJMtQECgtBdXRoU2VydmljZRI/CgZTaWduSW4SGS5zYXRjaGVsLnYxLlNpZ25JblJlcXVlc3QaGi5zYXRjaGVsLnYxLlNpZ25JblJlc3BvbnNlElEKDFNpZ25JbldlQ2hhdBIfLnNhdGNoZWwudjEuU2lnbkluV2VDaGF0UmVxdWVzdBogLnNhdGNoZWwudjEuU2lnbkluV2VDaGF0UmVzcG9uc2USUQoMVW5iaW5kV2VDaGF0Eh8uc2F0Y2hlbC52MS5VbmJpbmRXZUNoYXRSZXF1ZXN0GiAuc2F0Y2hlbC52MS5VbmJpbmRXZUNoYXRSZXNwb25zZRJCCgdSZWZyZXNoEhouc2F0Y2hlbC52MS5SZWZyZXNoUmVxdWVzdBobLnNhdGNoZWwudjEuUmVmcmVzaFJlc3BvbnNlEkIKB1NpZ25PdXQSGi5zYXRjaGVsLnYxLlNpZ25PdXRSZXF1ZXN0Ghsuc2F0Y2hlbC52MS5TaWduT3V0UmVzcG9uc2USPwoGV2hvQW1JEhkuc2F0Y2hlbC52MS5XaG9BbUlSZXF1ZXN0Ghouc2F0Y2hlbC52MS5XaG9BbUlSZXNwb25zZRJXCg5DaGFuZ2VQYXNzd29yZBIhLnNhdGNoZWwudjEuQ2hhbmdlUGFzc3dvcmRSZXF1ZXN0GiIuc2F0Y2hlbC52MS5DaGFuZ2VQYXNzd29yZFJlc3BvbnNlEjwKBVNldFVwEhguc2F0Y2hlbC52MS5TZXRVcFJlcXVlc3QaGS5zYXRjaGVsLnYxLlNldFVwUmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * SignInRequest names the person and the device.
@@ -195,6 +195,133 @@ export const SignInResponseSchema: GenMessage<SignInResponse> = /*@__PURE__*/
   messageDesc(file_satchel_v1_auth, 3);
 
 /**
+ * SignInWeChatRequest names the WeChat user and the device.
+ *
+ * @generated from message satchel.v1.SignInWeChatRequest
+ */
+export type SignInWeChatRequest = Message<"satchel.v1.SignInWeChatRequest"> & {
+  /**
+   * What wx.login gave: good once, for 5 minutes.
+   *
+   * @generated from field: string code = 1;
+   */
+  code: string;
+
+  /**
+   * The organisation's short name; empty = the only one on this server.
+   *
+   * @generated from field: string org = 2;
+   */
+  org: string;
+
+  /**
+   * The device; absent = a new one without a name.
+   *
+   * @generated from field: satchel.v1.DeviceInfo device = 3;
+   */
+  device?: DeviceInfo | undefined;
+
+  /**
+   * Proves who the WeChat user is, and binds the two. Absent = they are bound already.
+   *
+   * @generated from field: satchel.v1.WeChatBinding bind = 4;
+   */
+  bind?: WeChatBinding | undefined;
+};
+
+/**
+ * Describes the message satchel.v1.SignInWeChatRequest.
+ * Use `create(SignInWeChatRequestSchema)` to create a new message.
+ */
+export const SignInWeChatRequestSchema: GenMessage<SignInWeChatRequest> = /*@__PURE__*/
+  messageDesc(file_satchel_v1_auth, 4);
+
+/**
+ * WeChatBinding is what a person proves once: as in SignInRequest.
+ *
+ * @generated from message satchel.v1.WeChatBinding
+ */
+export type WeChatBinding = Message<"satchel.v1.WeChatBinding"> & {
+  /**
+   * Login name, e-mail or mobile number.
+   *
+   * @generated from field: string login = 1;
+   */
+  login: string;
+
+  /**
+   * The password.
+   *
+   * @generated from field: string password = 2;
+   */
+  password: string;
+};
+
+/**
+ * Describes the message satchel.v1.WeChatBinding.
+ * Use `create(WeChatBindingSchema)` to create a new message.
+ */
+export const WeChatBindingSchema: GenMessage<WeChatBinding> = /*@__PURE__*/
+  messageDesc(file_satchel_v1_auth, 5);
+
+/**
+ * SignInWeChatResponse is the new session.
+ *
+ * @generated from message satchel.v1.SignInWeChatResponse
+ */
+export type SignInWeChatResponse = Message<"satchel.v1.SignInWeChatResponse"> & {
+  /**
+   * As SignIn gives it.
+   *
+   * @generated from field: satchel.v1.SignInResponse session = 1;
+   */
+  session?: SignInResponse | undefined;
+};
+
+/**
+ * Describes the message satchel.v1.SignInWeChatResponse.
+ * Use `create(SignInWeChatResponseSchema)` to create a new message.
+ */
+export const SignInWeChatResponseSchema: GenMessage<SignInWeChatResponse> = /*@__PURE__*/
+  messageDesc(file_satchel_v1_auth, 6);
+
+/**
+ * UnbindWeChatRequest names the person.
+ *
+ * @generated from message satchel.v1.UnbindWeChatRequest
+ */
+export type UnbindWeChatRequest = Message<"satchel.v1.UnbindWeChatRequest"> & {
+  /**
+   * UUID; empty = the caller.
+   *
+   * @generated from field: string person_id = 1;
+   */
+  personId: string;
+};
+
+/**
+ * Describes the message satchel.v1.UnbindWeChatRequest.
+ * Use `create(UnbindWeChatRequestSchema)` to create a new message.
+ */
+export const UnbindWeChatRequestSchema: GenMessage<UnbindWeChatRequest> = /*@__PURE__*/
+  messageDesc(file_satchel_v1_auth, 7);
+
+/**
+ * UnbindWeChatResponse has no fields.
+ *
+ * @generated from message satchel.v1.UnbindWeChatResponse
+ */
+export type UnbindWeChatResponse = Message<"satchel.v1.UnbindWeChatResponse"> & {
+};
+
+/**
+ * Describes the message satchel.v1.UnbindWeChatResponse.
+ * Use `create(UnbindWeChatResponseSchema)` to create a new message.
+ */
+export const UnbindWeChatResponseSchema: GenMessage<UnbindWeChatResponse> = /*@__PURE__*/
+  messageDesc(file_satchel_v1_auth, 8);
+
+/**
  * RefreshRequest carries the refresh token.
  *
  * @generated from message satchel.v1.RefreshRequest
@@ -213,7 +340,7 @@ export type RefreshRequest = Message<"satchel.v1.RefreshRequest"> & {
  * Use `create(RefreshRequestSchema)` to create a new message.
  */
 export const RefreshRequestSchema: GenMessage<RefreshRequest> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_auth, 4);
+  messageDesc(file_satchel_v1_auth, 9);
 
 /**
  * RefreshResponse has the new pair.
@@ -234,7 +361,7 @@ export type RefreshResponse = Message<"satchel.v1.RefreshResponse"> & {
  * Use `create(RefreshResponseSchema)` to create a new message.
  */
 export const RefreshResponseSchema: GenMessage<RefreshResponse> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_auth, 5);
+  messageDesc(file_satchel_v1_auth, 10);
 
 /**
  * SignOutRequest has no fields.
@@ -249,7 +376,7 @@ export type SignOutRequest = Message<"satchel.v1.SignOutRequest"> & {
  * Use `create(SignOutRequestSchema)` to create a new message.
  */
 export const SignOutRequestSchema: GenMessage<SignOutRequest> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_auth, 6);
+  messageDesc(file_satchel_v1_auth, 11);
 
 /**
  * SignOutResponse has no fields.
@@ -264,7 +391,7 @@ export type SignOutResponse = Message<"satchel.v1.SignOutResponse"> & {
  * Use `create(SignOutResponseSchema)` to create a new message.
  */
 export const SignOutResponseSchema: GenMessage<SignOutResponse> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_auth, 7);
+  messageDesc(file_satchel_v1_auth, 12);
 
 /**
  * WhoAmIRequest has no fields.
@@ -279,7 +406,7 @@ export type WhoAmIRequest = Message<"satchel.v1.WhoAmIRequest"> & {
  * Use `create(WhoAmIRequestSchema)` to create a new message.
  */
 export const WhoAmIRequestSchema: GenMessage<WhoAmIRequest> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_auth, 8);
+  messageDesc(file_satchel_v1_auth, 13);
 
 /**
  * WhoAmIResponse describes the caller.
@@ -342,7 +469,7 @@ export type WhoAmIResponse = Message<"satchel.v1.WhoAmIResponse"> & {
  * Use `create(WhoAmIResponseSchema)` to create a new message.
  */
 export const WhoAmIResponseSchema: GenMessage<WhoAmIResponse> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_auth, 9);
+  messageDesc(file_satchel_v1_auth, 14);
 
 /**
  * ChangePasswordRequest has both passwords.
@@ -370,7 +497,7 @@ export type ChangePasswordRequest = Message<"satchel.v1.ChangePasswordRequest"> 
  * Use `create(ChangePasswordRequestSchema)` to create a new message.
  */
 export const ChangePasswordRequestSchema: GenMessage<ChangePasswordRequest> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_auth, 10);
+  messageDesc(file_satchel_v1_auth, 15);
 
 /**
  * ChangePasswordResponse has no fields.
@@ -385,7 +512,7 @@ export type ChangePasswordResponse = Message<"satchel.v1.ChangePasswordResponse"
  * Use `create(ChangePasswordResponseSchema)` to create a new message.
  */
 export const ChangePasswordResponseSchema: GenMessage<ChangePasswordResponse> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_auth, 11);
+  messageDesc(file_satchel_v1_auth, 16);
 
 /**
  * SetUpRequest creates the first organisation.
@@ -441,7 +568,7 @@ export type SetUpRequest = Message<"satchel.v1.SetUpRequest"> & {
  * Use `create(SetUpRequestSchema)` to create a new message.
  */
 export const SetUpRequestSchema: GenMessage<SetUpRequest> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_auth, 12);
+  messageDesc(file_satchel_v1_auth, 17);
 
 /**
  * SetUpResponse names what was created.
@@ -469,11 +596,11 @@ export type SetUpResponse = Message<"satchel.v1.SetUpResponse"> & {
  * Use `create(SetUpResponseSchema)` to create a new message.
  */
 export const SetUpResponseSchema: GenMessage<SetUpResponse> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_auth, 13);
+  messageDesc(file_satchel_v1_auth, 18);
 
 /**
- * AuthService signs people in and keeps their sessions. SignIn and Refresh need no access token; all other calls of
- * all services need `Authorization: Bearer <access token>`.
+ * AuthService signs people in and keeps their sessions. SignIn, SignInWeChat and Refresh need no access token; all other
+ * calls of all services need `Authorization: Bearer <access token>`.
  *
  * @generated from service satchel.v1.AuthService
  */
@@ -488,6 +615,33 @@ export const AuthService: GenService<{
     methodKind: "unary";
     input: typeof SignInRequestSchema;
     output: typeof SignInResponseSchema;
+  },
+  /**
+   * SignInWeChat opens a session for the person whom the WeChat user of a mini-program is bound to. Without a binding it
+   * fails with WECHAT_NOT_BOUND: the app asks for login and password once and sends them along as `bind`, with a new code.
+   * A binding lasts until the person's password changes, the person is disabled or bound to another WeChat user, or
+   * UnbindWeChat. The same request sent again within 5 minutes gives a session again, though WeChat takes a code only
+   * once: so a lost answer is no failure. Limited by address, and with `bind` as SignIn. Further reasons: WECHAT_CODE,
+   * WECHAT_BLOCKED, WECHAT_DOWN, WECHAT_OFF, and with `bind` BAD_CREDENTIALS, and TAKEN where the WeChat user is another
+   * person's.
+   *
+   * @generated from rpc satchel.v1.AuthService.SignInWeChat
+   */
+  signInWeChat: {
+    methodKind: "unary";
+    input: typeof SignInWeChatRequestSchema;
+    output: typeof SignInWeChatResponseSchema;
+  },
+  /**
+   * UnbindWeChat ends the binding of a person to a WeChat user: one's own, or anybody's with the right
+   * `directory.manage`. Sessions that are open stay: RevokeDevice ends them. That there is no binding is no error.
+   *
+   * @generated from rpc satchel.v1.AuthService.UnbindWeChat
+   */
+  unbindWeChat: {
+    methodKind: "unary";
+    input: typeof UnbindWeChatRequestSchema;
+    output: typeof UnbindWeChatResponseSchema;
   },
   /**
    * Refresh gives a new pair of tokens for a refresh token. The old one is good once more within 60 seconds, as long

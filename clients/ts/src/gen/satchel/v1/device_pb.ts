@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file satchel/v1/device.proto.
  */
 export const file_satchel_v1_device: GenFile = /*@__PURE__*/
-  fileDesc("ChdzYXRjaGVsL3YxL2RldmljZS5wcm90bxIKc2F0Y2hlbC52MSKfAQoGRGV2aWNlEgoKAmlkGAEgASgJEhEKCXBlcnNvbl9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEhAKCHBsYXRmb3JtGAQgASgJEhMKC2FwcF92ZXJzaW9uGAUgASgJEhcKD2xhc3RfY29udGFjdF9tcxgGIAEoAxIUCgxvdXRib3hfY291bnQYByABKA0SEgoKcmV2b2tlZF9tcxgIIAEoAyInChJMaXN0RGV2aWNlc1JlcXVlc3QSEQoJcGVyc29uX2lkGAEgASgJIjoKE0xpc3REZXZpY2VzUmVzcG9uc2USIwoHZGV2aWNlcxgBIAMoCzISLnNhdGNoZWwudjEuRGV2aWNlIigKE1Jldm9rZURldmljZVJlcXVlc3QSEQoJZGV2aWNlX2lkGAEgASgJIhYKFFJldm9rZURldmljZVJlc3BvbnNlIl0KEVNldEFkZHJlc3NSZXF1ZXN0EiUKBGtpbmQYASABKA4yFy5zYXRjaGVsLnYxLkFkZHJlc3NLaW5kEg8KB2FkZHJlc3MYAiABKAkSEAoIbGFuZ3VhZ2UYAyABKAkiFAoSU2V0QWRkcmVzc1Jlc3BvbnNlIj0KFFJlbW92ZUFkZHJlc3NSZXF1ZXN0EiUKBGtpbmQYASABKA4yFy5zYXRjaGVsLnYxLkFkZHJlc3NLaW5kIhcKFVJlbW92ZUFkZHJlc3NSZXNwb25zZSpHCgtBZGRyZXNzS2luZBIcChhBRERSRVNTX0tJTkRfVU5TUEVDSUZJRUQQABIaChZBRERSRVNTX0tJTkRfRkNNX1RPS0VOEAEy1QIKDURldmljZVNlcnZpY2USTgoLTGlzdERldmljZXMSHi5zYXRjaGVsLnYxLkxpc3REZXZpY2VzUmVxdWVzdBofLnNhdGNoZWwudjEuTGlzdERldmljZXNSZXNwb25zZRJRCgxSZXZva2VEZXZpY2USHy5zYXRjaGVsLnYxLlJldm9rZURldmljZVJlcXVlc3QaIC5zYXRjaGVsLnYxLlJldm9rZURldmljZVJlc3BvbnNlEksKClNldEFkZHJlc3MSHS5zYXRjaGVsLnYxLlNldEFkZHJlc3NSZXF1ZXN0Gh4uc2F0Y2hlbC52MS5TZXRBZGRyZXNzUmVzcG9uc2USVAoNUmVtb3ZlQWRkcmVzcxIgLnNhdGNoZWwudjEuUmVtb3ZlQWRkcmVzc1JlcXVlc3QaIS5zYXRjaGVsLnYxLlJlbW92ZUFkZHJlc3NSZXNwb25zZWIGcHJvdG8z");
+  fileDesc("ChdzYXRjaGVsL3YxL2RldmljZS5wcm90bxIKc2F0Y2hlbC52MSKfAQoGRGV2aWNlEgoKAmlkGAEgASgJEhEKCXBlcnNvbl9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEhAKCHBsYXRmb3JtGAQgASgJEhMKC2FwcF92ZXJzaW9uGAUgASgJEhcKD2xhc3RfY29udGFjdF9tcxgGIAEoAxIUCgxvdXRib3hfY291bnQYByABKA0SEgoKcmV2b2tlZF9tcxgIIAEoAyInChJMaXN0RGV2aWNlc1JlcXVlc3QSEQoJcGVyc29uX2lkGAEgASgJIjoKE0xpc3REZXZpY2VzUmVzcG9uc2USIwoHZGV2aWNlcxgBIAMoCzISLnNhdGNoZWwudjEuRGV2aWNlIigKE1Jldm9rZURldmljZVJlcXVlc3QSEQoJZGV2aWNlX2lkGAEgASgJIhYKFFJldm9rZURldmljZVJlc3BvbnNlIl0KEVNldEFkZHJlc3NSZXF1ZXN0EiUKBGtpbmQYASABKA4yFy5zYXRjaGVsLnYxLkFkZHJlc3NLaW5kEg8KB2FkZHJlc3MYAiABKAkSEAoIbGFuZ3VhZ2UYAyABKAkiFAoSU2V0QWRkcmVzc1Jlc3BvbnNlIj0KFFJlbW92ZUFkZHJlc3NSZXF1ZXN0EiUKBGtpbmQYASABKA4yFy5zYXRjaGVsLnYxLkFkZHJlc3NLaW5kIhcKFVJlbW92ZUFkZHJlc3NSZXNwb25zZSIyChBBZGRHcmFudHNSZXF1ZXN0EgsKA2tleRgBIAEoCRIRCgl0ZW1wbGF0ZXMYAiADKAkiNgoRQWRkR3JhbnRzUmVzcG9uc2USIQoGZ3JhbnRzGAEgAygLMhEuc2F0Y2hlbC52MS5HcmFudCIoCgVHcmFudBIQCgh0ZW1wbGF0ZRgBIAEoCRINCgVjb3VudBgCIAEoDSpHCgtBZGRyZXNzS2luZBIcChhBRERSRVNTX0tJTkRfVU5TUEVDSUZJRUQQABIaChZBRERSRVNTX0tJTkRfRkNNX1RPS0VOEAEynwMKDURldmljZVNlcnZpY2USTgoLTGlzdERldmljZXMSHi5zYXRjaGVsLnYxLkxpc3REZXZpY2VzUmVxdWVzdBofLnNhdGNoZWwudjEuTGlzdERldmljZXNSZXNwb25zZRJRCgxSZXZva2VEZXZpY2USHy5zYXRjaGVsLnYxLlJldm9rZURldmljZVJlcXVlc3QaIC5zYXRjaGVsLnYxLlJldm9rZURldmljZVJlc3BvbnNlEksKClNldEFkZHJlc3MSHS5zYXRjaGVsLnYxLlNldEFkZHJlc3NSZXF1ZXN0Gh4uc2F0Y2hlbC52MS5TZXRBZGRyZXNzUmVzcG9uc2USVAoNUmVtb3ZlQWRkcmVzcxIgLnNhdGNoZWwudjEuUmVtb3ZlQWRkcmVzc1JlcXVlc3QaIS5zYXRjaGVsLnYxLlJlbW92ZUFkZHJlc3NSZXNwb25zZRJICglBZGRHcmFudHMSHC5zYXRjaGVsLnYxLkFkZEdyYW50c1JlcXVlc3QaHS5zYXRjaGVsLnYxLkFkZEdyYW50c1Jlc3BvbnNlYgZwcm90bzM");
 
 /**
  * Device is an installation of the app that a person has signed in on.
@@ -247,6 +247,83 @@ export const RemoveAddressResponseSchema: GenMessage<RemoveAddressResponse> = /*
   messageDesc(file_satchel_v1_device, 8);
 
 /**
+ * AddGrantsRequest is what one call of wx.requestSubscribeMessage brought.
+ *
+ * @generated from message satchel.v1.AddGrantsRequest
+ */
+export type AddGrantsRequest = Message<"satchel.v1.AddGrantsRequest"> & {
+  /**
+   * Random id (UUID) of that call: sent again, as after a lost answer, it counts once.
+   *
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * Ids of the templates that the person accepted.
+   *
+   * @generated from field: repeated string templates = 2;
+   */
+  templates: string[];
+};
+
+/**
+ * Describes the message satchel.v1.AddGrantsRequest.
+ * Use `create(AddGrantsRequestSchema)` to create a new message.
+ */
+export const AddGrantsRequestSchema: GenMessage<AddGrantsRequest> = /*@__PURE__*/
+  messageDesc(file_satchel_v1_device, 9);
+
+/**
+ * AddGrantsResponse has all that the person has granted and that is not used.
+ *
+ * @generated from message satchel.v1.AddGrantsResponse
+ */
+export type AddGrantsResponse = Message<"satchel.v1.AddGrantsResponse"> & {
+  /**
+   * By template, at most 20.
+   *
+   * @generated from field: repeated satchel.v1.Grant grants = 1;
+   */
+  grants: Grant[];
+};
+
+/**
+ * Describes the message satchel.v1.AddGrantsResponse.
+ * Use `create(AddGrantsResponseSchema)` to create a new message.
+ */
+export const AddGrantsResponseSchema: GenMessage<AddGrantsResponse> = /*@__PURE__*/
+  messageDesc(file_satchel_v1_device, 10);
+
+/**
+ * Grant is the right to send messages of a template.
+ *
+ * @generated from message satchel.v1.Grant
+ */
+export type Grant = Message<"satchel.v1.Grant"> & {
+  /**
+   * The template's id.
+   *
+   * @generated from field: string template = 1;
+   */
+  template: string;
+
+  /**
+   * Messages left to send; at most 100 are counted.
+   *
+   * @generated from field: uint32 count = 2;
+   */
+  count: number;
+};
+
+/**
+ * Describes the message satchel.v1.Grant.
+ * Use `create(GrantSchema)` to create a new message.
+ */
+export const GrantSchema: GenMessage<Grant> = /*@__PURE__*/
+  messageDesc(file_satchel_v1_device, 11);
+
+/**
  * AddressKind is a way to reach a device.
  *
  * @generated from enum satchel.v1.AddressKind
@@ -318,6 +395,19 @@ export const DeviceService: GenService<{
     methodKind: "unary";
     input: typeof RemoveAddressRequestSchema;
     output: typeof RemoveAddressResponseSchema;
+  },
+  /**
+   * AddGrants counts what the person allowed in a mini-program by wx.requestSubscribeMessage: each accepted template is
+   * the right to send one message, and WeChat tells nobody how many are left. They are counted for the WeChat user whom
+   * the person is bound to (without one: WECHAT_NOT_BOUND). They are kept; this version of the server has no WeChat
+   * channel yet and sends none.
+   *
+   * @generated from rpc satchel.v1.DeviceService.AddGrants
+   */
+  addGrants: {
+    methodKind: "unary";
+    input: typeof AddGrantsRequestSchema;
+    output: typeof AddGrantsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_satchel_v1_device, 0);
