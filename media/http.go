@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime/multipart"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/satchel-sync/satchel"
@@ -89,6 +91,87 @@ func (s *Service) receivePieces(r *http.Request, p *satchel.Principal, up Upload
 		}
 	}
 	return nil
+}
+
+// ChunkPattern is where [Service.ChunkHandler] is to be mounted (http.ServeMux).
+const ChunkPattern = "POST /media/v1/chunk/{upload}"
+
+// formOverhead is what a form may have besides the piece, in bytes; formParts how many parts it may have.
+const (
+	formOverhead = 16 << 10
+	formParts    = 8
+)
+
+// ChunkHandler takes a piece as multipart/form-data, which is all that wx.uploadFile can send: the field "offset" and the
+// file "file", in any order; other fields are passed over. It does as [Service.PutChunk] and answers 200 with
+// {"offset":"…"}, the bytes received so far, spelt as PutChunkResponse; otherwise by Config.WriteError.
+func (s *Service) ChunkHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		at, err := s.receiveChunk(w, r)
+		if err != nil {
+			s.WriteError(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]string{"offset": strconv.FormatInt(at, 10)}) // a client that is gone asks again
+	})
+}
+
+func (s *Service) receiveChunk(w http.ResponseWriter, r *http.Request) (int64, error) {
+	p, err := s.Authenticate(r)
+	if err != nil {
+		return 0, err
+	}
+	id, err := satchel.ParseID(r.PathValue("upload"))
+	if err != nil {
+		return 0, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "The path names the upload by the UUID that Begin gave.")
+	}
+	body := &patientBody{r: r.Body, rc: http.NewResponseController(w)}
+	_ = body.rc.SetWriteDeadline(time.Time{}) // the answer may come long after the request began
+	defer body.rest()
+	r.Body = io.NopCloser(io.LimitReader(body, ChunkSize+formOverhead))
+	form, err := r.MultipartReader()
+	if err != nil {
+		return 0, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "The body is multipart/form-data with the field offset and the file file.")
+	}
+	offset, data, err := readForm(form)
+	if err != nil {
+		return 0, err
+	}
+	body.rest()
+	return s.PutChunk(r.Context(), p, id, offset, data)
+}
+
+// readForm gives what a piece's form has; -1 or nil where it lacks one, which PutChunk refuses.
+func readForm(form *multipart.Reader) (offset int64, data []byte, err error) {
+	offset = -1
+	for range formParts {
+		part, err := form.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			return offset, data, nil
+		}
+		if err != nil {
+			return 0, nil, brokenOff(err)
+		}
+		switch part.FormName() {
+		case "offset":
+			text, err := io.ReadAll(io.LimitReader(part, 32))
+			if err != nil {
+				return 0, nil, brokenOff(err)
+			}
+			if offset, err = strconv.ParseInt(string(text), 10, 64); err != nil {
+				return 0, nil, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "The field offset is a whole number.")
+			}
+		case "file":
+			if data, err = io.ReadAll(io.LimitReader(part, ChunkSize+1)); err != nil {
+				return 0, nil, brokenOff(err)
+			}
+			if len(data) > ChunkSize {
+				return offset, data, nil // refused by PutChunk; the rest of the form is of no use
+			}
+		}
+	}
+	return 0, nil, satchel.E(satchel.Invalid, satchel.ReasonMalformed, "The form has too many parts.")
 }
 
 func brokenOff(err error) error {

@@ -20,6 +20,7 @@ import (
 func (w *world) serve(who *satchel.Principal) string {
 	mux := http.NewServeMux()
 	mux.Handle(media.UploadPattern, w.UploadHandler())
+	mux.Handle(media.ChunkPattern, w.ChunkHandler())
 	mux.Handle(media.BlobPattern, w.BlobHandler())
 	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if who != nil {

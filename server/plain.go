@@ -49,6 +49,7 @@ func (s *Server) routes() (http.Handler, error) {
 	if s.cfg.Media != nil {
 		serve(satchelv1connect.NewMediaServiceHandler(mediaService{s}, options...))
 		mux.Handle(media.UploadPattern, s.cfg.Media.UploadHandler())
+		mux.Handle(media.ChunkPattern, s.cfg.Media.ChunkHandler())
 		mux.Handle(media.BlobPattern, s.cfg.Media.BlobHandler())
 	} else {
 		serve(satchelv1connect.NewMediaServiceHandler(satchelv1connect.UnimplementedMediaServiceHandler{}, options...))

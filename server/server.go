@@ -104,6 +104,7 @@ type Media interface {
 	Complete(ctx context.Context, p *satchel.Principal, id satchel.ID) (sha256 string, err error)
 	Link(ctx context.Context, p *satchel.Principal, record satchel.ID) (media.Link, error)
 	UploadHandler() http.Handler
+	ChunkHandler() http.Handler
 	BlobHandler() http.Handler
 }
 
