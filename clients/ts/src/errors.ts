@@ -22,6 +22,8 @@ export type Code =
   | "not_found"
   /** The device has no room left; nothing was recorded. */
   | "storage_full"
+  /** The platform keeps nothing here, as some private windows. Open a store in memory and tell the person. */
+  | "no_storage"
   /** The client or the store was closed. */
   | "closed"
   /** The call was cancelled by its signal. */
