@@ -120,7 +120,7 @@ export interface PendingOp {
   action: "create" | "patch" | "delete" | "command";
   kind: string;
   record: string;
-  /** Of a create or patch. */
+  /** Of a create or patch; of a command its arguments. */
   fields: Fields;
   /** Of a command. */
   command: string;
@@ -347,6 +347,8 @@ export interface ClientApi<M extends Models = Record<string, Fields>> {
 export interface BatchApi {
   /** Adds a creation and gives the new id, which later ops may refer to. */
   create(kind: string, fields: Fields): string;
+  /** The same with an id that was minted before, as when a refused creation is mended and sent again. */
+  createAs(kind: string, id: string, fields: Fields): this;
   patch(kind: string, id: string, fields: Fields, edits?: Edit[]): this;
   delete(kind: string, id: string): this;
   command(kind: string, id: string, name: string, args: Fields): this;

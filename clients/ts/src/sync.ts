@@ -1,0 +1,276 @@
+import { defaultPageBytes, isUuid, minPageBytes, type Core } from "./core.js";
+import { SatchelError } from "./errors.js";
+import { SyncService, type SyncResponse } from "./gen/satchel/v1/sync_pb.js";
+import { release } from "./media.js";
+import { noteClock, number, settle, trimLog, type Sending } from "./outbox.js";
+import { nothingNew, refill, takePage, taking, type Taking } from "./page.js";
+import { fillGap, renumber, takeRestored, wipe } from "./recover.js";
+import { beginRepair, getRepair, repairStep } from "./repair.js";
+import { base64Decode, base64Encode, getIdentity, getPlace, maxOf, putIdentity, putPlace } from "./rows.js";
+import { reading } from "./mutation.js";
+import type { Tx, U64 } from "./store.js";
+import type { Result } from "./types.js";
+
+/** Bounds of one sync. */
+const maxRounds = 20_000; // calls; a first sync of a very full device takes some thousands
+const maxForks = 3; // new device ids; more means that the server does not keep its word
+const maxRepairs = 3;
+const maxOrders = 20; // answers that were only orders
+
+/** What one call did. */
+export interface Step extends Result {
+  /** The cursor or the repair moved. */
+  advanced: boolean;
+  /** Answers that were only orders. */
+  ordered: number;
+}
+
+/** Of a call that did nothing yet. */
+export function noStep(pending = 0): Step {
+  return {
+    calls: 0, sent: 0, settled: [], pending, changes: 0, checkpoint: false, more: false, forked: 0, repaired: 0, restored: 0, skipped: 0, minProtocol: 0,
+    settledPriority: 0, advanced: false, ordered: 0,
+  };
+}
+
+/** The sum of both, next being the later one. */
+function sum(r: Step, next: Step): Step {
+  return {
+    calls: r.calls + next.calls,
+    sent: r.sent + next.sent,
+    settled: [...r.settled, ...next.settled],
+    pending: next.pending,
+    changes: r.changes + next.changes,
+    checkpoint: r.checkpoint || next.checkpoint,
+    more: next.more,
+    forked: r.forked + next.forked,
+    repaired: r.repaired + next.repaired,
+    restored: r.restored + next.restored,
+    skipped: r.skipped + next.skipped,
+    minProtocol: Math.max(r.minProtocol, next.minProtocol),
+    settledPriority: next.checkpoint ? next.settledPriority : r.settledPriority,
+    advanced: next.advanced,
+    ordered: r.ordered + next.ordered,
+  };
+}
+
+/**
+ * Sends what is pending and brings what changed, in as many calls as it takes, until the device is at a checkpoint and
+ * nothing more can be sent. A call that runs out of time is tried with half as much. When it rejects, everything is kept, and
+ * what calls before did stays done. When what the device holds is not what it should hold, it is repaired on the way;
+ * mutations go up beside that.
+ */
+export function sync(core: Core, signal?: AbortSignal): Promise<Result> {
+  return alone(core, signal, async () => {
+    let total = noStep();
+    let refilled = false;
+    for (let i = 0; i < maxRounds; i++) {
+      let r: Step;
+      try {
+        r = await step(core, signal);
+      } catch (e) {
+        if (!(e instanceof SatchelError)) throw e;
+        if (e.less && sendLess(core)) continue;
+        if (e.reason !== "MALFORMED_CURSOR" || refilled) throw e;
+        refilled = true;
+        await core.update("refill", (tx) => {
+          const at = getPlace(tx);
+          refill(tx, at);
+          putPlace(tx, at);
+        });
+        continue;
+      }
+      sendMore(core);
+      total = sum(total, r);
+      const progress = r.settled.length + r.forked + r.restored + r.skipped > 0 || r.advanced;
+      if (total.forked > maxForks) throw refused("the server gave this device one new id after another");
+      if (total.repaired > maxRepairs || total.ordered > maxOrders) throw refused("repaired several times, and the server asks for more");
+      if (!r.more && (r.pending === 0 || !progress)) return total;
+      if (!progress) throw refused("the server says that there is more, and its cursor does not move");
+    }
+    throw refused(`not in step after ${maxRounds} calls`);
+  });
+}
+
+function refused(why: string): SatchelError {
+  return new SatchelError("refused", why + "; everything is kept, sync again later");
+}
+
+/** Exactly one call (and a Refresh, when it must): of Sync, or of Repair while a repair is under way. */
+export function syncOnce(core: Core, signal?: AbortSignal): Promise<Result> {
+  return alone(core, signal, () => step(core, signal));
+}
+
+/** One sync at a time among all tabs, which Status shows. */
+function alone(core: Core, signal: AbortSignal | undefined, fn: () => Promise<Step>): Promise<Result> {
+  const { memory } = core;
+  return core.exclusive("sync", signal, async () => {
+    memory.syncing = true;
+    core.changed();
+    try {
+      const { advanced: _, ordered: __, ...result } = await fn();
+      memory.error = undefined;
+      return result;
+    } catch (e) {
+      if (e instanceof SatchelError && e.code !== "canceled") memory.error = { code: e.code, reason: e.reason, message: e.userMessage || e.message };
+      throw e;
+    } finally {
+      memory.syncing = false;
+      core.changed();
+    }
+  });
+}
+
+/**
+ * Makes the next call. During a repair, calls that send mutations and steps of the repair take turns, so that neither waits
+ * for the other when it fails.
+ */
+async function step(core: Core, signal?: AbortSignal): Promise<Step> {
+  const { memory } = core;
+  const [repairing, pending] = core.view((tx) => [!!getRepair(tx), tx.count("outbox")]);
+  if (!repairing) return round(core, false, signal);
+  memory.uploaded = !memory.uploaded && pending > 0;
+  // The repair goes on.
+  if (memory.uploaded) return { ...(await round(core, true, signal)), more: true, advanced: true };
+  return { ...(await repairStep(core, signal)), pending };
+}
+
+/** What directives did. */
+interface Orders {
+  wiped: boolean;
+  /** Of a page: its absence does not say that nothing changed. */
+  instead: boolean;
+}
+
+/**
+ * The round trip. Each of its steps is one local transaction, after which it may be killed: numbers are durable before they
+ * are sent, verdicts before the page that they belong to, and the cursor moves with the page.
+ */
+async function round(core: Core, noPage: boolean, signal?: AbortSignal): Promise<Step> {
+  const s = await number(core, noPage);
+  core.config.step("call");
+  const res = await core.call(SyncService.method.sync, s.request, signal);
+  const clock = reading(core);
+  core.config.step("answer");
+  const [r, orders] = await core.update("verdicts", (tx) => takeAnswer(tx, s, res, clock));
+  if (orders.wiped) throw new SatchelError("wiped", "the server ordered this device to delete its data, and that was done");
+  if (orders.instead) return { ...r, more: true, advanced: true, ordered: 1 };
+  if (!noPage) await takeAnswersPage(core, s, res, r);
+  const expected = Number(res.expectedNumber);
+  if (expected > 0 && expected < (s.mutations[0]?.number ?? 0)) {
+    r.skipped = await fillGap(core, expected);
+    r.advanced = true;
+  }
+  return r;
+}
+
+/** Stores all of an answer but its page. */
+function takeAnswer(tx: Tx, s: Sending, res: SyncResponse, clock: { boot: string; ms: number }): [Step, Orders] {
+  const r = { ...noStep(s.pending), calls: 1, sent: s.mutations.length };
+  const orders = { wiped: false, instead: false };
+  const serverMs = Number(res.serverTimeMs);
+  const keys = new Map(s.keys);
+  let seen: U64 = "0";
+  for (const v of res.verdicts) {
+    const key = keys.get(Number(v.number));
+    if (key === undefined || v.status === 0) continue; // not one that this call asked about
+    keys.delete(Number(v.number));
+    seen = maxOf(seen, String(v.seq));
+    const settled = settle(tx, key, serverMs, v);
+    if (settled) r.settled.push(settled);
+    else r.advanced = true;
+    r.pending--;
+  }
+  if (seen !== "0") {
+    const at = getPlace(tx);
+    putPlace(tx, { ...at, seen: maxOf(at.seen, seen) });
+  }
+  if (r.settled.length > 0) trimLog(tx, serverMs);
+  noteClock(tx, clock.boot, clock.ms, serverMs);
+  for (const { order } of res.directives) {
+    switch (order.case) {
+      case "fork": {
+        const device = order.value.deviceId;
+        if (!isUuid(device)) throw new SatchelError("refused", "the server's new device id cannot be read");
+        const id = getIdentity(tx);
+        // The same id again: nothing was taken under it yet, and what was sent does not begin at 1, for rows before it were
+        // lost. It begins anew.
+        if (id.device !== device) putIdentity(tx, { ...id, device });
+        renumber(tx, 1);
+        r.forked++;
+        orders.instead = true;
+        break;
+      }
+      case "wipe": {
+        const { installation } = getIdentity(tx);
+        orders.wiped = true;
+        if (wipe(tx, Number(order.value.salvagedNumber))) tx.put("meta", "identity", { ...getIdentity(tx), installation });
+        break;
+      }
+      case "upgrade":
+        r.minProtocol = order.value.minProtocol;
+        break;
+      case "restored": {
+        const again = takeRestored(tx, order.value);
+        r.restored += again;
+        r.pending += again;
+        orders.instead = true;
+        break;
+      }
+      case "repair":
+        beginRepair(tx, order.value.salvage);
+        orders.instead = true;
+    } // others are of a newer server, which does without them
+  }
+  return [r, orders];
+}
+
+/** Stores the page, or what its absence says. */
+async function takeAnswersPage(core: Core, s: Sending, res: SyncResponse, r: Step): Promise<void> {
+  const p = res.page;
+  const taken: Taking = await core.update(p ? "page" : "no-page", (tx) => {
+    const t = taking(tx, Number(res.serverTimeMs), !core.memory.counted);
+    if (!p?.more) t.at.syncedMs = core.config.now();
+    if (p) takePage(t, p);
+    else nothingNew(t);
+    return t;
+  });
+  if (!p) return;
+  core.memory.counted ||= taken.counted;
+  r.changes = p.changes.length;
+  r.checkpoint = p.checkpoint && !taken.broken;
+  r.more = p.more;
+  r.settledPriority = p.settledPriority;
+  r.advanced ||= p.cursor.length > 0 && base64Encode(p.cursor) !== base64Encode(s.request.cursor ?? new Uint8Array());
+  if (taken.differs) core.config.log("differs", { then: taken.differs });
+  if (taken.differs === "repair" || taken.differs === "refill") r.more = r.advanced = true;
+  if (r.checkpoint) await release(core);
+}
+
+/** Halves what a call carries, and tells whether that was possible. */
+function sendLess({ memory }: Core): boolean {
+  const budget = memory.budget || defaultPageBytes;
+  if (memory.batch === 1 && budget <= minPageBytes) return false;
+  memory.batch = Math.max(1, memory.batch >> 1);
+  memory.budget = Math.max(Math.min(minPageBytes, budget), budget >> 1);
+  return true;
+}
+
+/** Doubles it again, up to the limits. */
+function sendMore({ memory, config }: Core): void {
+  memory.batch = Math.min(config.maxBatch, memory.batch * 2);
+  if (memory.budget === config.maxBytes) return;
+  memory.budget *= 2;
+  if (memory.budget >= (config.maxBytes || defaultPageBytes)) memory.budget = config.maxBytes;
+}
+
+/**
+ * Resolves true as soon as there is something to pull, false when the server's time ran out: wait again. A device that has no
+ * cursor yet has something to pull.
+ */
+export async function wait(core: Core, signal?: AbortSignal): Promise<boolean> {
+  const cursor = core.view(getPlace).cursor;
+  if (!cursor) return true;
+  const res = await core.call(SyncService.method.wait, { cursor: base64Decode(cursor) }, signal, Math.max(core.config.timeoutMs, 25_000) + 10_000);
+  return res.wake;
+}
