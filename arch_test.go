@@ -17,7 +17,7 @@ const module = "github.com/satchel-sync/satchel"
 // floors lists the packages from the ground up. Imports go down only, and packages of one floor do not import each
 // other, but for the exceptions in below.
 var floors = [][]string{
-	{"", "schema", "calendar", "internal/expr", "internal/pg", "internal/devpg", "internal/mutant", "migrations", "gen"},
+	{"", "schema", "calendar", "internal/expr", "internal/pg", "internal/devpg", "internal/mutant", "migrations", "gen", "web"},
 	{"access", "internal/jobs", "internal/wechat"},
 	{"syncengine"},
 	{"identity", "sales", "rules", "approval", "media", "push", "query", "desk"},

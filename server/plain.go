@@ -2,13 +2,10 @@ package server
 
 import (
 	"context"
-	"embed"
 	"errors"
-	"io/fs"
 	"net/http"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -72,11 +69,7 @@ func (s *Server) routes() (http.Handler, error) {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.private(promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: 5 * time.Second})))
-	page, err := pageHandler()
-	if err != nil {
-		return nil, err
-	}
-	mux.Handle("/", s.pageOrUnknown(page))
+	mux.Handle("/", s.pageOrUnknown())
 	across, err := crossOrigin(s.cfg.Origins)
 	if err != nil {
 		return nil, err
@@ -216,31 +209,6 @@ func (m *metrics) mutation(s syncengine.Status) { m.mutations.WithLabelValues(st
 
 func (m *metrics) undone(r satchel.Reason) { m.undoes.WithLabelValues(string(r)).Inc() }
 
-// pageFiles returns the page that the server brings along.
-//
-//go:embed page
-var pageFiles embed.FS
-
-// pageHandler serves the page under a policy that lets it run its own script and call this server, nothing else.
-func pageHandler() (http.Handler, error) {
-	root, err := fs.Sub(pageFiles, "page")
-	if err != nil {
-		return nil, err
-	}
-	files := http.FileServerFS(root)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "+
-			"img-src 'self' data:; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("X-Frame-Options", "DENY")
-		h.Set("Cross-Origin-Opener-Policy", "same-origin")
-		h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
-		h.Set("Cache-Control", "no-cache")
-		files.ServeHTTP(w, r)
-	}), nil
-}
-
 // knownOnly lets only procedures of the contract through to a service.
 func (s *Server) knownOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -258,8 +226,8 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 	_ = connect.NewErrorWriter().Write(w, r, s.fail(r.Context(), err)) // who hung up asks again
 }
 
-// pageOrUnknown serves the page to browsers.
-func (s *Server) pageOrUnknown(page http.Handler) http.Handler {
+// pageOrUnknown serves the web app to browsers.
+func (s *Server) pageOrUnknown() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Method == http.MethodPost:
@@ -267,10 +235,10 @@ func (s *Server) pageOrUnknown(page http.Handler) http.Handler {
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
 			plain(w, http.StatusMethodNotAllowed, "method not allowed")
-		case strings.HasSuffix(r.URL.Path, "/") && r.URL.Path != "/":
+		case s.cfg.Page == nil:
 			http.NotFound(w, r)
 		default:
-			page.ServeHTTP(w, r)
+			s.cfg.Page.ServeHTTP(w, r)
 		}
 	})
 }

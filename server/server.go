@@ -144,6 +144,9 @@ type Config struct {
 	Repairer Repairer   // nil: as Media
 	Forker   Forker     // nil: no fork is ordered; the device's mutations wait
 
+	// Page answers browsers: GET and HEAD of what is no call; nil = 404. It sets its own headers.
+	Page http.Handler
+
 	// Ready tells whether the database answers; /readyz asks it with a deadline of 1 s.
 	Ready func(ctx context.Context) error
 

@@ -23,6 +23,7 @@ import (
 	"github.com/satchel-sync/satchel/rules"
 	"github.com/satchel-sync/satchel/server"
 	"github.com/satchel-sync/satchel/syncengine"
+	"github.com/satchel-sync/satchel/web"
 )
 
 // Config is what the product needs to run. Pool, BlobURL and Secret are required.
@@ -158,7 +159,12 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 	if a.Desk, err = desk.New(desk.Config{Engine: a.Engine, Devices: devices(a.Identity), MinProtocol: int(cfg.MinProtocol), Now: now}); err != nil {
 		return nil, fmt.Errorf("app.New: %w", err)
 	}
+	page, err := web.New(web.Config{})
+	if err != nil {
+		return nil, fmt.Errorf("app.New: %w", err)
+	}
 	if a.Server, err = server.New(server.Config{
+		Page:   page,
 		Engine: a.Engine, Forker: a.Engine, Identity: a.Identity, Media: a.Media, Push: addresses{a.Push}, Approval: approvals{a.Approval}, Desk: a.Desk, Repairer: a.Engine, Ready: a.ready,
 		Origins: cfg.Origins, TrustProxy: cfg.TrustProxy, TLSCert: cfg.TLSCert, TLSKey: cfg.TLSKey,
 		MetricsPublic: cfg.MetricsPublic, Dev: cfg.Dev, DrainDelay: cfg.DrainDelay, MinProtocol: cfg.MinProtocol, Tracer: cfg.Tracer, Now: now, Logger: log,
