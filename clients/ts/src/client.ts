@@ -7,7 +7,7 @@ import { kept } from "./recover.js";
 import { getIdentity, putIdentity } from "./rows.js";
 import { poke, run } from "./run.js";
 import { fetchSchema, schema } from "./schema.js";
-import { identity, signIn, signOut, withSession } from "./session.js";
+import { identity, signIn, signInBy, signOut, withSession } from "./session.js";
 import { atOffice, get, list, status } from "./show.js";
 import { sync, syncOnce, wait } from "./sync.js";
 import { attempt, canceled, makeTransport } from "./transport.js";
@@ -39,6 +39,10 @@ export class Client<M extends Models = Record<string, Fields>> implements Client
   }
   signIn(who: Credentials, signal?: AbortSignal): Promise<void> {
     return signIn(this.core, who, signal);
+  }
+  signInBy(...[what, open, signal]: Parameters<ClientApi["signInBy"]>): Promise<void> {
+    const { core } = this;
+    return signInBy(core, what, (device) => attempt(core, "", (headers, until) => open(device, headers, until), signal, core.config.timeoutMs), signal);
   }
   signOut(signal?: AbortSignal): Promise<void> {
     return signOut(this.core, signal);

@@ -1,12 +1,13 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Core } from "./core.js";
 import { isUuid } from "./core.js";
 import { SatchelError } from "./errors.js";
-import { AuthService, type Tokens } from "./gen/satchel/v1/auth_pb.js";
+import { AuthService, type DeviceInfoSchema, type SignInResponse, type Tokens } from "./gen/satchel/v1/auth_pb.js";
 import { renumber } from "./recover.js";
 import { getIdentity, getMeta, putIdentity, type IdentityRow } from "./rows.js";
 import { tables, type Tx } from "./store.js";
 import { attempt } from "./transport.js";
-import type { Credentials, Identity } from "./types.js";
+import type { Credentials, DeviceName, Identity } from "./types.js";
 
 /** Who the device speaks for. */
 export function identity(core: Core): Identity {
@@ -14,25 +15,24 @@ export function identity(core: Core): Identity {
   return { org, person, device, displayName, signedIn: access !== "" };
 }
 
+/** Opens a session by login and password. */
+export function signIn(core: Core, who: Credentials, signal?: AbortSignal): Promise<void> {
+  const { org = "", login, password } = who;
+  return signInBy(core, who, (device) => core.bare(AuthService.method.signIn, { org, login, password, device }, "", signal), signal);
+}
+
 /**
  * Opens a session. The first one makes the store this person's; a later one of somebody else is refused and changes nothing,
  * for an outbox is never sent by another person. When the server gives this installation a new device id, pending mutations
- * are numbered anew.
+ * are numbered anew. open makes the call.
  */
-export function signIn(core: Core, who: Credentials, signal?: AbortSignal): Promise<void> {
+export function signInBy(core: Core, what: DeviceName, open: (device: MessageInitShape<typeof DeviceInfoSchema>) => Promise<SignInResponse>, signal?: AbortSignal): Promise<void> {
   const run = async () => {
     const before = core.view(getIdentity);
-    const res = await core.bare(
-      AuthService.method.signIn,
-      {
-        org: who.org ?? "", login: who.login, password: who.password,
-        device: {
-          deviceId: before.session, installation: before.installation, name: who.deviceName ?? "", platform: who.platform ?? "",
-          appVersion: core.config.appVersion.slice(0, 32),
-        },
-      },
-      "", signal,
-    );
+    const res = await open({
+      deviceId: before.session, installation: before.installation, name: what.deviceName ?? "", platform: what.platform ?? "",
+      appVersion: core.config.appVersion.slice(0, 32),
+    });
     const { deviceId, personId, orgId, displayName } = res;
     if (![deviceId, personId, orgId].every(isUuid)) throw new SatchelError("refused", "the answer to SignIn cannot be read");
     if (before.person && (personId !== before.person || orgId !== before.org)) {

@@ -1,3 +1,5 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { DeviceInfoSchema, SignInResponse } from "./gen/satchel/v1/auth_pb.js";
 import type { Store, U64 } from "./store.js";
 
 /** A record's values by field name. In a patch, null clears a field. */
@@ -49,16 +51,20 @@ export interface Config {
   step?: (point: string) => void;
 }
 
-/** Who signs in. */
-export interface Credentials {
-  /** The organisation's short name; absent = the only one on the server. */
-  org?: string;
-  login: string;
-  password: string;
+/** What the person and the office see of a device. */
+export interface DeviceName {
   /** Such as "Li Na's phone". */
   deviceName?: string;
   /** Such as "web" or "wechat". */
   platform?: string;
+}
+
+/** Who signs in. */
+export interface Credentials extends DeviceName {
+  /** The organisation's short name; absent = the only one on the server. */
+  org?: string;
+  login: string;
+  password: string;
 }
 
 /** Who the device speaks for; "" before the first sign-in. */
@@ -264,6 +270,11 @@ export interface ClientApi<M extends Models = Record<string, Fields>> {
   identity(): Identity;
   /** Opens a session. The first one makes the store this person's; a later one of somebody else is refused (`other_person`). */
   signIn(who: Credentials, signal?: AbortSignal): Promise<void>;
+  /**
+   * As signIn, where a platform has a way of its own to prove who somebody is, such as WeChat: open makes that call, with what
+   * the server is to know of the device.
+   */
+  signInBy(what: DeviceName, open: (device: MessageInitShape<typeof DeviceInfoSchema>, headers: Headers, signal: AbortSignal) => Promise<SignInResponse>, signal?: AbortSignal): Promise<void>;
   /**
    * Ends the session. With mutations or files unsent it is refused (`unsent`). The data goes from the device, but for what
    * could not be sent ({@link ClientApi.kept}, refused files): that stays for the same person.
