@@ -41,7 +41,7 @@ var vendors = map[string][]string{
 	"github.com/riverqueue/river":        {"internal/jobs", "migrations"},
 	"github.com/minio/minio-go":          {"media"},
 	"firebase.google.com/go":             {"push"},
-	"connectrpc.com/":                    {"server", "gen", "clients/go", "internal/bench", "cmd/satchel-lab"},
+	"connectrpc.com/":                    {"server", "gen", "clients/go", "internal/bench", "cmd/satchel-lab", "conformance"},
 	"github.com/alecthomas/kong":         {"cmd/satchel", "cmd/satchel-lab"},
 	"modernc.org/sqlite":                 {"clients/go"},
 	"github.com/prometheus":              {"server"},
@@ -52,7 +52,7 @@ var vendors = map[string][]string{
 }
 
 // laboratory lists what no package that serve reaches may import: fakes, test kits, generators.
-var laboratory = []string{"internal/pgtest", "internal/fakes", "internal/sim", "internal/nemesis", "internal/bench", "clients/go", "internal/story",
+var laboratory = []string{"internal/pgtest", "internal/fakes", "internal/sim", "internal/nemesis", "internal/bench", "clients/go", "internal/story", "conformance",
 	"internal/demodata", "internal/demoorg"}
 
 // larger are packages of more than 15 files, each with its reason in docs/decisions.
