@@ -104,7 +104,7 @@ export default {
   "today.no_next": "Nobody is due this week.",
   "today.done": "Mark “{title}” as done",
   "today.overdue": "overdue",
-  "today.more": "one more|{n} more",
+  "today.more": "Show one more|Show {n} more",
 
   "accounts.search": "Search by name",
   "accounts.none": "No account.",
@@ -154,7 +154,7 @@ export default {
   "visit.account": "Account",
   "visit.choose": "Choose an account",
   "visit.subject": "What was it about?",
-  "visit.summary": "Result",
+  "visit.summary": "Summary",
   "visit.summary_hint": "What was said, what was agreed",
   "visit.outcome": "Outcome",
   "visit.next": "Next step on",
