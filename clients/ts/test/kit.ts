@@ -8,7 +8,7 @@ import type { Table } from "../src/store.js";
 import { memoryDisk, memoryStore, type MemoryDisk } from "../src/stores/memory.js";
 import { serverTime, type Fake } from "./fake.js";
 
-export const anId = (): string => randomUUID();
+export const anId = () => randomUUID();
 export const lina: Credentials = { login: "lina", password: "right" };
 
 /** The fake's fetch asks for no compressed answer, for it unpacks none as a real one does. */
