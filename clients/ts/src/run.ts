@@ -8,6 +8,9 @@ import { sync, wait } from "./sync.js";
 /** What only the app can mend. */
 const finals: readonly Code[] = ["sign_in_again", "device_revoked", "upgrade_app", "wiped", "closed"];
 
+/** No pause is longer, whoever asks. */
+const dayMs = 24 * 3600 * 1000;
+
 /** Has run try again at once. */
 export function poke(core: Core): void {
   for (const wake of [...core.pokes]) wake();
@@ -86,40 +89,28 @@ async function work(core: Core, signal: AbortSignal, shift: Shift): Promise<void
 
 async function runSync(core: Core, stop: AbortSignal, shift: Shift, uploads: Bell): Promise<void> {
   await refreshSchema(core, stop);
-  for (let failures = 0; !stop.aborted && !shift.over; ) {
-    let failed: unknown;
+  let failures = 0;
+  let inVain = false; // the server woke the device, and there was nothing
+  for (let woken = false; !stop.aborted && !shift.over; ) {
     try {
       const r = await sync(core, stop);
-      const idle = r.changes === 0 && r.settled.length === 0;
       uploads.ring(); // media that failed before may get through now, and new ones have their record
       await refreshSchema(core, stop);
-      if (r.pending > 0) failed = noVerdict();
-      else if (idle && failures > 0) failed = idleWake();
-      else {
-        failures = 0;
-        await newsOrRecorded(core, stop);
-        if (idle) failures = 1; // woken after a sync that brought nothing: if the next does so too, pause
-      }
+      if (r.pending > 0) throw new SatchelError("unavailable", "mutations were sent and have no verdict yet");
+      failures = 0;
+      const again = inVain;
+      inVain = woken && r.changes === 0 && r.settled.length === 0;
+      if (again && inVain) await pause(core, stop, "sync", 2, idleWake());
+      woken = await newsOrRecorded(core, stop);
     } catch (e) {
-      failed = e;
+      await pause(core, stop, "sync", ++failures, e);
     }
-    if (!failed) continue;
-    await pause(core, stop, "sync", ++failures, failed);
-    if (failed instanceof SatchelError && failed.reason === idleReason) failures = 0;
   }
 }
 
-// Why run pauses although no call failed.
-const idleReason = "IDLE_WAKE";
-
+/** Why run pauses although no call failed: it must not spin. */
 function idleWake(): SatchelError {
-  const e = new SatchelError("unavailable", "the server woke the device for nothing");
-  e.reason = idleReason;
-  return e;
-}
-
-function noVerdict(): SatchelError {
-  return new SatchelError("unavailable", "mutations were sent and have no verdict yet");
+  return new SatchelError("unavailable", "the server woke the device for nothing");
 }
 
 async function runUpload(core: Core, stop: AbortSignal, uploads: Bell): Promise<void> {
@@ -144,9 +135,10 @@ async function refreshSchema(core: Core, stop: AbortSignal): Promise<void> {
   }
 }
 
-/** Ends when there is something to pull or to send. */
-async function newsOrRecorded(core: Core, stop: AbortSignal): Promise<void> {
+/** Ends when there is something to pull or to send, and tells whether it was the server that said so. */
+async function newsOrRecorded(core: Core, stop: AbortSignal): Promise<boolean> {
   const waiting = new AbortController();
+  let woken = false;
   await until(stop, (done, fail) => {
     const recorded = ({ all, keys }: Touched) => {
       const touched = [...(keys.get("outbox") ?? [])];
@@ -155,13 +147,17 @@ async function newsOrRecorded(core: Core, stop: AbortSignal): Promise<void> {
     const deaf = core.store.onCommit(recorded);
     core.pokes.add(done);
     recorded({ all: true, keys: new Map() }); // while the sync came to its end
-    news(core, waiting.signal).then(done, fail);
+    news(core, waiting.signal).then(() => {
+      woken = true;
+      done();
+    }, fail);
     return () => {
       deaf();
       core.pokes.delete(done);
       waiting.abort();
     };
   });
+  return woken;
 }
 
 /** Ends when there is something to pull. */
@@ -179,20 +175,27 @@ async function pause(core: Core, stop: AbortSignal, what: string, failures: numb
   if (e instanceof SatchelError && finals.includes(e.code)) throw e;
   const { retryMinMs, retryMaxMs, log } = core.config;
   const limit = Math.min(retryMaxMs, retryMinMs * 2 ** Math.min(failures - 1, 30));
-  const least = e instanceof SatchelError ? e.retryAfterMs : 0; // as the server asked: no poke shortens it
-  const most = Math.max(least, (limit * (1 + Math.random())) / 2);
+  const least = Math.min(e instanceof SatchelError ? e.retryAfterMs : 0, dayMs); // as the server asked: no poke shortens it
+  const most = Math.min(Math.max(least, (limit * (1 + Math.random())) / 2), dayMs);
   log("pause", { what, failures, ms: Math.round(most), error: String(e) });
-  await sleep(stop, least);
-  await sleep(stop, most - least, core.pokes);
-}
-
-function sleep(stop: AbortSignal, ms: number, pokes?: Set<() => void>): Promise<void> {
-  return until(stop, (done) => {
-    const timer = setTimeout(done, ms);
-    pokes?.add(done);
+  await until(stop, (done) => {
+    let due = least === 0;
+    let poked = false;
+    const poke = () => {
+      poked = true;
+      if (due) done();
+    };
+    const timers = [
+      setTimeout(() => {
+        due = true;
+        if (poked) done();
+      }, least),
+      setTimeout(done, most),
+    ];
+    core.pokes.add(poke);
     return () => {
-      clearTimeout(timer);
-      pokes?.delete(done);
+      timers.forEach(clearTimeout);
+      core.pokes.delete(poke);
     };
   });
 }

@@ -51,9 +51,9 @@ export class Fake {
   /** Called with the path of each call. */
   onCall: ((path: string) => void) | undefined;
 
-  person = randomUUID();
-  org = randomUUID();
-  device = randomUUID();
+  person: string = randomUUID();
+  org: string = randomUUID();
+  device: string = randomUUID();
   access = "";
   refresh = "";
   private generation = 0;
@@ -93,6 +93,8 @@ export class Fake {
   schema: GetSchemaResponse = create(GetSchemaResponseSchema, { version: 3, kinds: [{ name: "visit", labelEn: "Visit", canCreate: true, fields: [{ name: "note", type: "text" }] }] });
   schemas = 0;
   waiting = 0;
+  /** Answers Wait at once in place of the fake, unless it gives undefined. */
+  wake: (() => boolean | undefined) | undefined;
 
   private readonly news = new Set<() => void>();
   private readonly handlers = new Map<string, (req: Request) => Promise<Response>>();
@@ -145,6 +147,8 @@ export class Fake {
       },
       wait: async (req, ctx) => {
         mine(ctx);
+        const wake = this.wake?.();
+        if (wake !== undefined) return { wake };
         this.waiting++;
         try {
           while (!ctx.signal.aborted) {
