@@ -1,7 +1,8 @@
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { SatchelError } from "./errors.js";
-import type { ReadTx, Store, Tx } from "./store.js";
-import type { Config, Status } from "./types.js";
+import type { ChangeRow, ReadTx, Store, Tx } from "./store.js";
+import type { Config, Rec, Status } from "./types.js";
+import type { Live } from "./watch.js";
 
 /** Limits of the protocol. */
 export const maxBatch = 200; // mutations in a call
@@ -33,9 +34,13 @@ export interface Memory {
   uploaded: boolean;
   /** Rows that the server did not take are salvaged one by one. */
   single: boolean;
+  /** The kinds that are watched: see watch.ts. */
+  live: Map<string, Live>;
   /** Part of Status; whoever changes them calls Core.changed. */
   syncing: boolean;
   error: Status["error"];
+  /** Records as they were shown before, so that what did not change is the same object again. */
+  readonly recs: WeakMap<ChangeRow, Rec>;
 }
 
 /** What the parts of the client share. They are functions over it. */
@@ -45,6 +50,8 @@ export interface Core {
   readonly memory: Memory;
   /** Who listens for changes of memory that Status shows. */
   readonly listeners: Set<() => void>;
+  /** What poke wakes: see run.ts. */
+  readonly pokes: Set<() => void>;
   /** Aborted by close, with everything that waits. */
   readonly closing: AbortController;
   /** Tells the listeners. */
