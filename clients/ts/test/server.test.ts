@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Client, type Config } from "../src/index.js";
-import { memoryStore } from "../src/stores/memory.js";
+import { memoryDisk, memoryStore } from "../src/stores/memory.js";
 import { rejection, shown } from "./kit.js";
 import { startServer, type RealServer } from "./realserver.js";
 
@@ -90,4 +90,45 @@ test("a real server is given a new token when the old one has ended, and a sessi
   await rejection(c.sync(), "sign_in_again");
   expect(c.identity().signedIn).toBe(false);
   await c.close();
+});
+
+test("a real server repairs what a store lost, and run brings up a photo", { timeout: 60_000 }, async () => {
+  const disk = memoryDisk();
+  const store = memoryStore(disk);
+  const before = await Client.open({ baseUrl: server.url, store });
+  await before.signIn({ login: "rep01", password: "satchel-demo" });
+  await before.sync();
+  const kinds = ["account", "contact", "product", "task"];
+  const all = (c: Client) => kinds.flatMap((kind) => c.list(kind));
+  const [lost, old] = all(before);
+  if (!lost || !old) expect.fail("rep01 has too little");
+  const account = before.list("account")[0] ?? expect.fail("rep01 has no account");
+  await store.update((tx) => {
+    tx.delete("record", `${lost.kind}/${lost.id}`);
+    const row = tx.get("record", `${old.kind}/${old.id}`);
+    if (row) tx.put("record", `${old.kind}/${old.id}`, { ...row, rev: "0", fields: "{}" });
+  });
+  await before.close();
+  const c = await Client.open({ baseUrl: server.url, store: memoryStore(disk.tab()) });
+  const visit = await c.create("visit", { account: account.id, subject: "Looked at the shelf" });
+  expect(await c.sync()).toMatchObject({ repaired: 1, pending: 0 });
+  const fresh = await phone("rep01");
+  await fresh.sync();
+  expect(all(c)).toEqual(all(fresh));
+  expect(await c.sync()).toMatchObject({ repaired: 0 });
+
+  const stop = new AbortController();
+  const running = c.run(stop.signal);
+  const bytes = new Uint8Array(600_000).map((_, i) => i * 7);
+  bytes.set([0xff, 0xd8, 0xff, 0xe0]); // by which a JPEG is known
+  const photo = await c.attach("photo", new Blob([bytes]), "image/jpeg", { visit, taken_at: "2026-11-21T10:00:00Z" });
+  await expect.poll(() => c.get("photo", photo)?.fields["blob_state"], { timeout: 30_000 }).toBe("stored");
+  await expect.poll(() => c.media(), { timeout: 30_000 }).toEqual([]);
+  const blob = await c.open(photo);
+  expect(blob.type).toBe("image/jpeg");
+  expect(Buffer.from(await blob.arrayBuffer()).equals(bytes)).toBe(true);
+  expect(c.schema().get("photo")).toMatchObject({ canCreate: true });
+  stop.abort();
+  await running;
+  await Promise.all([c.close(), fresh.close()]);
 });
