@@ -1,4 +1,4 @@
-// Command satchel is the server and what its operator needs: `satchel serve | migrate | org | user | demo | doctor |
+// Command satchel is the server and what its operator needs: `satchel serve | migrate | org | user | demo | doctor | types |
 // version`. Each has --help; each flag can be given by the environment.
 //
 //   - owns: flags, environment, and what is printed; no rules of the business
