@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,10 +21,19 @@ import (
 // maxLine is the longest line of the runner, in bytes.
 const maxLine = 64 << 20
 
+// Options say what a driver is made of.
+type Options struct {
+	// Stores keeps the stores.
+	Stores Stores
+	// JSON has the client speak JSON in place of binary Protobuf.
+	JSON bool
+	// HTTPClient makes the client's calls; nil = http.DefaultClient.
+	HTTPClient *http.Client
+}
+
 // driver has the client of the moment.
 type driver struct {
-	stores Stores
-	json   bool // speak JSON
+	Options
 
 	mu     sync.Mutex // guards what follows
 	client *satchelclient.Client
@@ -40,9 +50,9 @@ type clock struct {
 	WallMs int64  `json:"wall_ms"`
 }
 
-// Serve answers commands until its input ends. jsonCodec has the client speak JSON in place of binary Protobuf.
-func Serve(ctx context.Context, r io.Reader, w io.Writer, stores Stores, jsonCodec bool) error {
-	d := &driver{stores: stores, json: jsonCodec}
+// Serve answers commands until its input ends.
+func Serve(ctx context.Context, r io.Reader, w io.Writer, o Options) error {
+	d := &driver{Options: o}
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	in := bufio.NewScanner(r)
 	in.Buffer(make([]byte, 64<<10), maxLine)
@@ -117,7 +127,7 @@ type config struct {
 func (d *driver) do(c *command) (map[string]any, error) {
 	switch c.Do {
 	case "reset":
-		return nil, errors.Join(d.release(true), d.stores.Reset())
+		return nil, errors.Join(d.release(true), d.Stores.Reset())
 	case "open":
 		return nil, d.open(c)
 	case "close":
@@ -125,7 +135,7 @@ func (d *driver) do(c *command) (map[string]any, error) {
 	case "kill":
 		return nil, d.release(true)
 	case "copy":
-		return nil, d.stores.Copy(context.Background(), c.From, c.To)
+		return nil, d.Stores.Copy(context.Background(), c.From, c.To)
 	case "clock":
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -147,18 +157,18 @@ func (d *driver) open(c *command) error {
 	if d.client != nil {
 		return errors.New("a client is open")
 	}
-	store, err := d.stores.Open(context.Background(), c.Store)
+	store, err := d.Stores.Open(context.Background(), c.Store)
 	if err != nil {
 		return err
 	}
 	d.store, d.name, d.clock = store, c.Store, c.Clock
 	cfg := satchelclient.Config{
-		BaseURL: c.BaseURL, Store: store, Timeout: 10 * time.Second,
+		BaseURL: c.BaseURL, Store: store, HTTPClient: d.HTTPClient, Timeout: 10 * time.Second,
 		Profile: c.Config.Profile, SchemaVersion: c.Config.SchemaVersion, AppVersion: c.Config.AppVersion, MaxBytes: c.Config.MaxBytes,
 		Now:       func() time.Time { return time.UnixMilli(d.now().WallMs) },
 		Monotonic: func() (string, uint64) { now := d.now(); return now.Boot, now.Ms },
 	}
-	if d.json {
+	if d.JSON {
 		cfg.Codec = satchelclient.JSON
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
@@ -166,7 +176,7 @@ func (d *driver) open(c *command) error {
 	client, err := satchelclient.New(cfg)
 	d.mu.Lock()
 	if err != nil {
-		return errors.Join(err, d.stores.Release(c.Store, true))
+		return errors.Join(err, d.Stores.Release(c.Store, true))
 	}
 	d.client = client
 	return nil
@@ -189,7 +199,7 @@ func (d *driver) release(killed bool) error {
 	if client == nil {
 		return nil
 	}
-	return errors.Join(client.Close(), d.stores.Release(name, killed))
+	return errors.Join(client.Close(), d.Stores.Release(name, killed))
 }
 
 // ask carries out what is the client's.

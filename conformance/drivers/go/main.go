@@ -38,5 +38,5 @@ func run() (err error) {
 	default:
 		return fmt.Errorf("there is no store %q", *kind)
 	}
-	return godriver.Serve(context.Background(), os.Stdin, os.Stdout, stores, *jsonCodec)
+	return godriver.Serve(context.Background(), os.Stdin, os.Stdout, godriver.Options{Stores: stores, JSON: *jsonCodec})
 }
