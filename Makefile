@@ -1,7 +1,7 @@
 # What one does here. `make help` lists it; docs/operations.md says more.
 #
-# Nothing below needs a registry other than Go's module proxy (and npm's for the TypeScript tests). Data, uploads and
-# built tools lie in var/ and bin/, which git ignores.
+# Nothing below needs a registry other than Go's module proxy, and npm's for the TypeScript and the web app. Data, uploads
+# and built tools lie in var/ and bin/, which git ignores.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -21,6 +21,7 @@ RACE := . ./access ./schema ./internal/expr ./syncengine
 .PHONY: run
 run: ## Start a development server with its own Postgres and the demo company, on :8080 (other: make run LISTEN=:9090)
 	@sh scripts/need run
+	@sh scripts/js web --try
 	@$(GO) build -buildvcs=$(VCS) -o bin/satchel ./cmd/satchel
 	@$(if $(LISTEN),SATCHEL_LISTEN='$(LISTEN)') exec bin/satchel serve --dev
 
@@ -30,9 +31,14 @@ demo: ## Tell the story of three phones, each step checked, on a server and a Po
 	@$(GO) build -buildvcs=$(VCS) -o bin/satchel ./cmd/satchel
 	@exec bin/satchel demo
 
+.PHONY: web
+web: ## Build the web app that the binary carries, when something changed (needs Node; without it there is a page that says so)
+	@sh scripts/js web
+
 .PHONY: build
-build: ## Build bin/satchel
+build: ## Build bin/satchel, with the web app where Node is there
 	@sh scripts/need build
+	@sh scripts/js web --try
 	$(GO) build -trimpath -buildvcs=$(VCS) -o bin/satchel ./cmd/satchel
 
 ## Checks
@@ -40,6 +46,7 @@ build: ## Build bin/satchel
 .PHONY: test
 test: ## Everything: generated code is fresh, lint, vet, all tests (installs what it needs)
 	@sh scripts/need test
+	@sh scripts/js web
 	@checks=0; $(MAKE) --no-print-directory -k fresh lint || checks=1; \
 		$(WITHPG) $(GO) run ./internal/testsum -timeout 15m ./... , -timeout 15m -race -short $(RACE) || checks=2; \
 		case $$checks in 1) echo "the tests passed, but fresh or lint did not: see above"; exit 1;; 2) exit 1;; esac
@@ -47,6 +54,7 @@ test: ## Everything: generated code is fresh, lint, vet, all tests (installs wha
 .PHONY: test-short
 test-short: ## The everyday part of the tests, in under 5 minutes
 	@sh scripts/need test-short
+	@sh scripts/js web
 	$(GO) vet ./...
 	$(WITHPG) $(GO) run ./internal/testsum -short -timeout 5m ./...
 
@@ -61,12 +69,12 @@ lint: ## Lint the contract and the code: buf, gofmt, go vet, golangci-lint
 	$(GOLANGCI) run
 
 .PHONY: generate
-generate: ## Write gen/ anew from proto/
+generate: ## Write gen/ and clients/ts/src/gen/ anew from proto/
 	@sh scripts/need generate
 	@sh scripts/proto generate
 
 .PHONY: fresh
-fresh: ## Prove that gen/ is what proto/ gives
+fresh: ## Prove that they are what proto/ gives
 	@sh scripts/need generate
 	@sh scripts/proto fresh
 
@@ -85,7 +93,7 @@ bench: ## Measure sync beside the floor of the same Postgres, as JSON
 
 .PHONY: clean
 clean: ## Remove what was built; the development data in var/pg and var/blobs stay (make clean-data removes them)
-	rm -rf bin var/bin var/proto
+	rm -rf bin var/bin var/proto web/dist/app clients/*/dist var/web.built
 
 .PHONY: clean-data
 clean-data: ## Remove the development server's data (stop it first)
