@@ -13,7 +13,8 @@ function initial(): Language {
   } catch {
     // A browser that keeps nothing: its own language, then.
   }
-  return navigator.language.toLowerCase().startsWith("zh") ? "zh-CN" : "en";
+  // Tests run without a browser.
+  return (globalThis.navigator?.language ?? "en").toLowerCase().startsWith("zh") ? "zh-CN" : "en";
 }
 
 const current = ref<Language>(initial());
