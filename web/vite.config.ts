@@ -52,6 +52,8 @@ export default defineConfig({
         navigateFallbackDenylist: [/^\/satchel\.v1\./, /^\/media\//, /^\/(healthz|readyz|metrics)$/],
         inlineWorkboxRuntime: true,
         cleanupOutdatedCaches: true,
+        // The page that installed the worker is its own at once: whoever signs in and walks out of the signal has all screens.
+        clientsClaim: true,
       },
     }),
   ],

@@ -72,11 +72,20 @@ describe("a refusal", () => {
   it("of a creation keeps its values and id, and names what waits for it", () => {
     const r = collect([
       refused("v1", "visit", "create", "satisfaction", 9), refused("v1", "visit", "create", "subject", "Shelves"),
-      refused("p1", "photo", "create", "visit", "v1", "d/2"), refused("v1", "visit", "patch", "subject", "Shelves!", "d/3")], "v1");
+      refused("p1", "photo", "create", "visit", "v1", "d/2")], "v1");
     expect(r.drafts).toMatchObject([{ action: "create", record: "v1", fields: { satisfaction: 9, subject: "Shelves" } }]);
-    expect(r.waiting.map((d) => d.record)).toEqual(["p1", "v1"]);
+    expect(r.drafts).toHaveLength(1);
+    expect(r.waiting.map((d) => d.record)).toEqual(["p1"]);
     const step = resend(r.drafts[0]!, { satisfaction: 5, subject: "Shelves" }, schema, nothing);
     expect(step).toMatchObject({ action: "create", record: "v1", fields: { satisfaction: 5, subject: "Shelves" } });
+  });
+
+  it("of a creation has in its form what was changed of the record since, but no count twice", () => {
+    const r = collect([
+      refused("v1", "visit", "create", "satisfaction", 9), refused("v1", "visit", "patch", "subject", "one", "d/2"),
+      refused("v1", "visit", "create", "satisfaction", 8, "e/1"), refused("v1", "visit", "create", "subject", "two", "e/1"),
+      refused("v1", "visit", "patch", "satisfaction", 4, "d/3"), refused("v1", "visit", "patch", "visits", { by: 1 }, "d/3")], "v1");
+    expect(r).toMatchObject({ drafts: [{ action: "create", fields: { satisfaction: 4, subject: "two" }, edits: [] }], waiting: [] });
   });
 
   it("of a creation that was refused once more counts as it was sent last, without the closing of the attention", () => {

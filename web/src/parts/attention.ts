@@ -222,15 +222,21 @@ export interface Refused {
 
 /**
  * Collects what was refused. root is the attention's record: where its creation was refused, the last try of it counts,
- * and all else in the attention waits for it.
+ * and all else in the attention waits for it. What was changed of the record since that try stands in its form: the
+ * creation is sent later than those changes took place, so without them it would win over them.
  */
 export function refusedOf(items: readonly Item[], root: string, schema: ReadonlyMap<string, Kind>, find: Find): Refused {
   const refused = items.filter((it) => !it.conflict);
   const creations = refused.filter((it) => it.action === "create" && it.record === root);
   const tries = new Set(creations.map((it) => it.mutation));
-  const last = creations.at(-1)?.mutation;
-  const mine = last === undefined ? refused : refused.filter((it) => it.mutation === last);
-  const waits = last === undefined ? [] : refused.filter((it) => !tries.has(it.mutation));
+  const lastOne = creations.at(-1);
+  if (!lastOne) return { drafts: fold(refused, schema, find), waiting: [], bytes: refused.some((it) => it.bytes) };
+  const last = refused.filter((it) => it.mutation === lastOne.mutation);
+  const made = new Set(last.filter((it) => it.action === "create").map((it) => it.record));
+  const since = refused.slice(refused.lastIndexOf(lastOne)).filter((it) => !tries.has(it.mutation) && it.action === "patch" && made.has(it.record));
+  // What is added to a counter is added when its own mutation goes on; twice would be wrong.
+  const mine = [...last, ...since.filter((it) => !(isObject(it.value) && "by" in it.value))];
+  const waits = refused.filter((it) => !tries.has(it.mutation) && !(it.action === "patch" && made.has(it.record)));
   return { drafts: fold(mine, schema, find), waiting: fold(waits, schema, find), bytes: refused.some((it) => it.bytes) };
 }
 

@@ -58,8 +58,12 @@ function ofText(type: string, target: string, kind: string, field: string, value
 function lineText(value: object): string {
   const v: Record<string, unknown> = { ...value };
   if (typeof v["lat"] === "number" && typeof v["lng"] === "number") {
-    const about = typeof v["accuracy"] === "number" ? ` ${t("value.accuracy", { n: Math.round(v["accuracy"]) })}` : "";
+    const about = typeof v["accuracy_m"] === "number" ? ` ${t("value.accuracy", { n: Math.round(v["accuracy_m"]) })}` : "";
     return `${v["lat"].toFixed(5)}, ${v["lng"].toFixed(5)}${about}`;
   }
-  return Object.values(v).filter((x) => x !== null && typeof x !== "object").map(String).join(" · ");
+  const number = (n: unknown): string => (typeof n === "number" ? new Intl.NumberFormat(language(), { maximumFractionDigits: 6 }).format(n) : String(n));
+  const { quantity, price, ...others } = v;
+  const words = Object.values(others).filter((x) => x !== null && typeof x !== "object").sort((a, b) => Number(typeof a === "number") - Number(typeof b === "number")).map(number);
+  const sum = [quantity, price].filter((x) => x !== undefined && x !== null).map(number).join(" × ");
+  return [...words, sum].filter(Boolean).join(" · ");
 }
