@@ -56,7 +56,18 @@ func TestEachWorkspaceIsSoundTypeScriptOfItsSize(t *testing.T) {
 // TestEachTestOfVitestPasses makes a test of each of vitest's: workspace, file, name.
 func TestEachTestOfVitestPasses(t *testing.T) {
 	all := 0
-	for _, w := range workspaces(t) {
+	ws := workspaces(t)
+	bin, err := filepath.Abs(filepath.Join(t.TempDir(), "satchel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-o", bin, "./cmd/satchel")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("the server that they speak to: %v\n%s", err, out)
+	}
+	t.Setenv("SATCHEL_BIN", bin)
+	for _, w := range ws {
 		if w.Scripts["test"] == "" {
 			continue
 		}
