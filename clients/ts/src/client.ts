@@ -1,4 +1,4 @@
-import { maxBatch, maxPageBytes, newId, type Core, type Settings } from "./core.js";
+import { later, maxBatch, maxPageBytes, newId, type Core, type Settings } from "./core.js";
 import { SatchelError, StoreClosed } from "./errors.js";
 import { attach, forgetMedia, media, open, upload } from "./media.js";
 import { Batch, record } from "./mutation.js";
@@ -7,7 +7,7 @@ import { kept } from "./recover.js";
 import { getIdentity, putIdentity } from "./rows.js";
 import { poke, run } from "./run.js";
 import { fetchSchema, schema } from "./schema.js";
-import { identity, signIn, signInBy, signOut, withSession } from "./session.js";
+import { identity, withSession } from "./session.js";
 import { atOffice, get, list, status } from "./show.js";
 import { sync, syncOnce, wait } from "./sync.js";
 import { attempt, canceled, makeTransport } from "./transport.js";
@@ -37,15 +37,15 @@ export class Client<M extends Models = Record<string, Fields>> implements Client
   identity(): Identity {
     return identity(this.core);
   }
-  signIn(who: Credentials, signal?: AbortSignal): Promise<void> {
-    return signIn(this.core, who, signal);
+  async signIn(who: Credentials, signal?: AbortSignal): Promise<void> {
+    return (await later(() => import("./signin.js"))).signIn(this.core, who, signal);
   }
-  signInBy(...[what, open, signal]: Parameters<ClientApi["signInBy"]>): Promise<void> {
+  async signInBy(...[what, open, signal]: Parameters<ClientApi["signInBy"]>): Promise<void> {
     const { core } = this;
-    return signInBy(core, what, (device) => attempt(core, "", (headers, until) => open(device, headers, until), signal, core.config.timeoutMs), signal);
+    return (await later(() => import("./signin.js"))).signInBy(core, what, (device) => attempt(core, "", (headers, until) => open(device, headers, until), signal, core.config.timeoutMs), signal);
   }
-  signOut(signal?: AbortSignal): Promise<void> {
-    return signOut(this.core, signal);
+  async signOut(signal?: AbortSignal): Promise<void> {
+    return (await later(() => import("./signin.js"))).signOut(this.core, signal);
   }
 
   async create<K extends keyof M & string>(kind: K, fields: Partial<M[K]>): Promise<string> {

@@ -72,6 +72,18 @@ export interface Core {
   newId(): string;
 }
 
+/**
+ * Loads a part that is of use with a network only, and not each time, so that it does not hold up the start of a page. Rejects
+ * with `unavailable`: another try loads it again.
+ */
+export async function later<T>(load: () => Promise<T>): Promise<T> {
+  try {
+    return await load();
+  } catch (cause) {
+    throw new SatchelError("unavailable", "a part of the app could not be loaded", cause);
+  }
+}
+
 /** A UUIDv7: the milliseconds, then random bits. */
 export function newId(nowMs: number, random: (n: number) => Uint8Array): string {
   const bytes = random(16);

@@ -2,8 +2,7 @@ import { isUuid } from "./core.js";
 import { SatchelError } from "./errors.js";
 import type { Change, Digest, DroppedKind, Narrowed, Page } from "./gen/satchel/v1/sync_pb.js";
 import { hideSettled } from "./outbox.js";
-import { beginRepair } from "./repair.js";
-import { base64Encode, changeRow, doubtForms, getPlace, idOf, isObject, looksOf, maxOf, maxU64, moved, putPlace, putShown, readFields, recordKey, some, trimAged, type Place, type Tally } from "./rows.js";
+import { base64Encode, beginRepair, changeRow, doubtForms, getPlace, idOf, isObject, looksOf, maxOf, maxU64, moved, putPlace, putShown, readFields, recordKey, some, trimAged, type Place, type Tally } from "./rows.js";
 import { setFields } from "./show.js";
 import type { ChangeRow, OpRow, ReadTx, Tx, U64 } from "./store.js";
 

@@ -4,28 +4,14 @@ import { isUuid, maxBatch, maxBatchBytes, uuidBytes, uuidOf, type Core } from ".
 import { SatchelError } from "./errors.js";
 import { SyncService, type ChangeSchema, type RecordRevs, type RepairPlan, type RepairRequestSchema, type RepairResponse } from "./gen/satchel/v1/sync_pb.js";
 import { narrow, refill, standing } from "./page.js";
-import { changeRow, doubtKinds, getMeta, getPlace, hashOf, looksOf, maxOf, putPlace, putShown, recordKey, rows, some, u64, type Looks, type Place, type Tally } from "./rows.js";
-import { compareU64, type Base64, type ChangeRow, type ReadTx, type Tx, type U64 } from "./store.js";
+import { changeRow, doubtKinds, getPlace, getRepair, hashOf, looksOf, maxOf, putPlace, putShown, recordKey, restartRepair, rows, some, u64, type Looks, type Place, type RepairState, type Tally } from "./rows.js";
+import { compareU64, type ChangeRow, type ReadTx, type Tx, type U64 } from "./store.js";
 import { noStep, type Step } from "./sync.js";
 
 // A repair (S17) compares what the device holds with what it should hold and brings only what differs. It is a list of
 // things to do in the table "repair", made by the answer to start; each answer after it takes some off, in one local
 // transaction, so that a kill at any step goes on behind the last answer. What it finds out is staged, and shown together
 // at the next checkpoint. The outbox and the overlay are not touched.
-
-/** What "meta" keeps of a repair. There is none while none is under way. */
-export interface RepairState {
-  /** Rows are sent up before they are removed. */
-  salvage: boolean;
-  /** start was answered; with it came what follows. */
-  planned: boolean;
-  /** Rows without a bucket were looked at. */
-  swept: boolean;
-  restarts: number;
-  cursor: Base64;
-  seq: U64;
-  forms: Looks;
-}
 
 /** One kind in one bucket, under "b/" and itself: it differs. after: the last record compared; "" = none yet. */
 interface Shelf {
@@ -43,23 +29,6 @@ interface Wanted {
 const maxRepairRows = 500;
 const maxSalvageRows = 200;
 const maxRestarts = 3;
-
-export function getRepair(tx: ReadTx): RepairState | undefined {
-  return getMeta<RepairState>(tx, "repair");
-}
-
-/** Asks for a repair; one that is under way goes on, unless only this one salvages. */
-export function beginRepair(tx: Tx, salvage: boolean): void {
-  const st = getRepair(tx);
-  if (!st || (salvage && !st.salvage)) restart(tx, { salvage, restarts: 0 });
-}
-
-/** Begins anew; what is still to be salvaged stays. */
-export function restart(tx: Tx, { salvage, restarts }: Pick<RepairState, "salvage" | "restarts">): void {
-  for (const prefix of ["b/", "r/"]) tx.scan("repair", prefix, (key) => tx.delete("repair", key));
-  const st: RepairState = { salvage, restarts, planned: false, swept: false, cursor: "", seq: "0", forms: {} };
-  tx.put("meta", "repair", st);
-}
 
 /** What the next call asks. keys are those of the table "repair" that it is about. */
 interface Ask {
@@ -156,7 +125,7 @@ async function repairRefused(core: Core, { st, step, keys }: Ask, failed: unknow
     }
     const restarts = st.restarts + 1;
     if (restarts < maxRestarts || st.salvage) {
-      restart(tx, { salvage: st.salvage, restarts });
+      restartRepair(tx, { salvage: st.salvage, restarts });
       return;
     }
     tx.clear("repair");

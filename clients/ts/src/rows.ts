@@ -206,6 +206,38 @@ export function some(tx: ReadTx, table: Table, prefix = ""): boolean {
   return found;
 }
 
+/** What "meta" keeps of a repair. There is none while none is under way. */
+export interface RepairState {
+  /** Rows are sent up before they are removed. */
+  salvage: boolean;
+  /** start was answered; with it came what follows. */
+  planned: boolean;
+  /** Rows without a bucket were looked at. */
+  swept: boolean;
+  restarts: number;
+  cursor: Base64;
+  seq: U64;
+  forms: Looks;
+}
+
+/** The state of the repair that is under way; undefined = none is. */
+export function getRepair(tx: ReadTx): RepairState | undefined {
+  return getMeta<RepairState>(tx, "repair");
+}
+
+/** Asks for a repair; one that is under way goes on, unless only this one salvages. */
+export function beginRepair(tx: Tx, salvage: boolean): void {
+  const st = getRepair(tx);
+  if (!st || (salvage && !st.salvage)) restartRepair(tx, { salvage, restarts: 0 });
+}
+
+/** Begins anew; what is still to be salvaged stays. */
+export function restartRepair(tx: Tx, { salvage, restarts }: Pick<RepairState, "salvage" | "restarts">): void {
+  for (const prefix of ["b/", "r/"]) tx.scan("repair", prefix, (key) => tx.delete("repair", key));
+  const st: RepairState = { salvage, restarts, planned: false, swept: false, cursor: "", seq: "0", forms: {} };
+  tx.put("meta", "repair", st);
+}
+
 /** All rows whose keys begin with prefix, for loops that write to the table. */
 export function rows<T extends Table>(tx: ReadTx, table: T, prefix = "", after?: string): [string, Tables[T]][] {
   const all: [string, Tables[T]][] = [];

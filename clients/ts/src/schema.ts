@@ -1,5 +1,6 @@
+import type { Message } from "@bufbuild/protobuf";
 import type { Core } from "./core.js";
-import { SchemaService, type KindInfo } from "./gen/satchel/v1/schema_pb.js";
+import { SchemaService } from "./gen/satchel/v1/schema_pb.js";
 import { getIdentity, getMeta, getPlace } from "./rows.js";
 import type { ReadTx } from "./store.js";
 import type { Kind } from "./types.js";
@@ -25,7 +26,7 @@ export function schema(core: Core): Map<string, Kind> {
 export async function fetchSchema(core: Core, signal?: AbortSignal): Promise<Map<string, Kind>> {
   const now = core.view(standing);
   const res = await core.call(SchemaService.method.getSchema, {}, signal);
-  const row: SchemaRow = { kinds: res.kinds.map(kindOf), standing: now, ms: core.config.now() };
+  const row: SchemaRow = { kinds: res.kinds.map((kind) => ({ ...plain(kind), fields: kind.fields.map(plain) })), standing: now, ms: core.config.now() };
   await core.update("schema", (tx) => {
     if (standing(tx).split(" ")[0] === now.split(" ")[0]) tx.put("meta", "schema", row); // else somebody else's, or wiped meanwhile
   });
@@ -49,11 +50,7 @@ function standing(tx: ReadTx): string {
   return `${person} ${session} ${schema} ${JSON.stringify(forms)}`;
 }
 
-function kindOf({ name, labelZh, labelEn, fact, canCreate, canUpdate, canDelete, fields }: KindInfo): Kind {
-  return {
-    name, labelZh, labelEn, fact, canCreate, canUpdate, canDelete,
-    fields: fields.map(({ name, type, labelZh, labelEn, merge, group, required, choices, target, canWrite, masked }) => ({
-      name, type, labelZh, labelEn, merge, group, required, choices, target, canWrite, masked,
-    })),
-  };
+/** A message as a row: no more than its fields. Kind and KindField are the contract's, word for word. */
+function plain<T extends Message>({ $typeName: _, $unknown: __, ...row }: T): Omit<T, keyof Message> {
+  return row;
 }

@@ -1,12 +1,10 @@
-import { defaultPageBytes, isUuid, minPageBytes, type Core } from "./core.js";
+import { defaultPageBytes, later, minPageBytes, type Core } from "./core.js";
 import { SatchelError } from "./errors.js";
 import { SyncService, type SyncResponse } from "./gen/satchel/v1/sync_pb.js";
 import { release } from "./media.js";
 import { noteClock, number, settle, trimLog, type Sending } from "./outbox.js";
 import { nothingNew, refill, takePage, taking, type Taking } from "./page.js";
-import { fillGap, renumber, takeRestored, wipe } from "./recover.js";
-import { beginRepair, getRepair, repairStep } from "./repair.js";
-import { base64Decode, base64Encode, getIdentity, getPlace, maxOf, putIdentity, putPlace } from "./rows.js";
+import { base64Decode, base64Encode, getPlace, getRepair, maxOf, putPlace } from "./rows.js";
 import { reading } from "./mutation.js";
 import type { Tx, U64 } from "./store.js";
 import type { Result } from "./types.js";
@@ -35,23 +33,12 @@ export function noStep(pending = 0): Step {
 
 /** The sum of both, next being the later one. */
 function sum(r: Step, next: Step): Step {
-  return {
-    calls: r.calls + next.calls,
-    sent: r.sent + next.sent,
-    settled: [...r.settled, ...next.settled],
-    pending: next.pending,
-    changes: r.changes + next.changes,
-    checkpoint: r.checkpoint || next.checkpoint,
-    more: next.more,
-    forked: r.forked + next.forked,
-    repaired: r.repaired + next.repaired,
-    restored: r.restored + next.restored,
-    skipped: r.skipped + next.skipped,
-    minProtocol: Math.max(r.minProtocol, next.minProtocol),
-    settledPriority: next.checkpoint ? next.settledPriority : r.settledPriority,
-    advanced: next.advanced,
-    ordered: r.ordered + next.ordered,
+  const total = {
+    ...next, settled: [...r.settled, ...next.settled], checkpoint: r.checkpoint || next.checkpoint, minProtocol: Math.max(r.minProtocol, next.minProtocol),
+    settledPriority: (next.checkpoint ? next : r).settledPriority,
   };
+  for (const count of ["calls", "sent", "changes", "forked", "repaired", "restored", "skipped", "ordered"] as const) total[count] += r[count];
+  return total;
 }
 
 /**
@@ -132,14 +119,8 @@ async function step(core: Core, signal?: AbortSignal): Promise<Step> {
   memory.uploaded = !memory.uploaded && pending > 0;
   // The repair goes on.
   if (memory.uploaded) return { ...(await round(core, true, signal)), more: true, advanced: true };
+  const { repairStep } = await later(() => import("./repair.js"));
   return { ...(await repairStep(core, signal)), pending };
-}
-
-/** What directives did. */
-interface Orders {
-  wiped: boolean;
-  /** Of a page: its absence does not say that nothing changed. */
-  instead: boolean;
 }
 
 /**
@@ -152,22 +133,26 @@ async function round(core: Core, noPage: boolean, signal?: AbortSignal): Promise
   const res = await core.call(SyncService.method.sync, s.request, signal);
   const clock = reading(core);
   core.config.step("answer");
-  const [r, orders] = await core.update("verdicts", (tx) => takeAnswer(tx, s, res, clock));
-  if (orders.wiped) throw new SatchelError("wiped", "the server ordered this device to delete its data, and that was done");
-  if (orders.instead) return { ...r, more: true, advanced: true, ordered: 1 };
-  if (!noPage) await takeAnswersPage(core, s, res, r);
   const expected = Number(res.expectedNumber);
-  if (expected > 0 && expected < (s.mutations[0]?.number ?? 0)) {
-    r.skipped = await fillGap(core, expected);
+  const gap = expected > 0 && expected < (s.mutations[0]?.number ?? 0);
+  const rare = res.directives.length > 0 || gap ? await later(() => import("./orders.js")) : undefined;
+  const [r, orders] = await core.update("verdicts", (tx) => {
+    const r = takeAnswer(tx, s, res, clock);
+    return [r, rare?.obey(tx, res.directives, r)];
+  });
+  if (orders?.wiped) throw new SatchelError("wiped", "the server ordered this device to delete its data, and that was done");
+  if (orders?.instead) return { ...r, more: true, advanced: true, ordered: 1 };
+  if (!noPage) await takeAnswersPage(core, s, res, r);
+  if (rare && gap) {
+    r.skipped = await rare.fillGap(core, expected);
     r.advanced = true;
   }
   return r;
 }
 
 /** Stores all of an answer but its page. */
-function takeAnswer(tx: Tx, s: Sending, res: SyncResponse, clock: { boot: string; ms: number }): [Step, Orders] {
+function takeAnswer(tx: Tx, s: Sending, res: SyncResponse, clock: { boot: string; ms: number }): Step {
   const r = { ...noStep(s.pending), calls: 1, sent: s.mutations.length };
-  const orders = { wiped: false, instead: false };
   const serverMs = Number(res.serverTimeMs);
   const keys = new Map(s.keys);
   let seen: U64 = "0";
@@ -187,42 +172,7 @@ function takeAnswer(tx: Tx, s: Sending, res: SyncResponse, clock: { boot: string
   }
   if (r.settled.length > 0) trimLog(tx, serverMs);
   noteClock(tx, clock.boot, clock.ms, serverMs);
-  for (const { order } of res.directives) {
-    switch (order.case) {
-      case "fork": {
-        const device = order.value.deviceId;
-        if (!isUuid(device)) throw new SatchelError("refused", "the server's new device id cannot be read");
-        const id = getIdentity(tx);
-        // The same id again: nothing was taken under it yet, and what was sent does not begin at 1, for rows before it were
-        // lost. It begins anew.
-        if (id.device !== device) putIdentity(tx, { ...id, device });
-        renumber(tx, 1);
-        r.forked++;
-        orders.instead = true;
-        break;
-      }
-      case "wipe": {
-        const { installation } = getIdentity(tx);
-        orders.wiped = true;
-        if (wipe(tx, Number(order.value.salvagedNumber))) tx.put("meta", "identity", { ...getIdentity(tx), installation });
-        break;
-      }
-      case "upgrade":
-        r.minProtocol = order.value.minProtocol;
-        break;
-      case "restored": {
-        const again = takeRestored(tx, order.value);
-        r.restored += again;
-        r.pending += again;
-        orders.instead = true;
-        break;
-      }
-      case "repair":
-        beginRepair(tx, order.value.salvage);
-        orders.instead = true;
-    } // others are of a newer server, which does without them
-  }
-  return [r, orders];
+  return r;
 }
 
 /** Stores the page, or what its absence says. */
