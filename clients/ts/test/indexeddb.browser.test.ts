@@ -112,3 +112,19 @@ test("a tab whose database another tab deletes lets go of it, and says so at its
   expect(await a.evaluate(() => it.updateCode())).toBe("closed");
   await Promise.all([a.close(), b.close()]);
 });
+
+test("the browser is asked once to keep the data, when there is first something that only this device has", async () => {
+  const tab = await chromium.tab();
+  const asked = await tab.evaluate(async () => {
+    let times = 0;
+    navigator.storage.persisted = async () => false;
+    navigator.storage.persist = async () => (times++, false);
+    await it.open("keep");
+    await it.fill(500); // what the server has
+    const before = times;
+    await it.record("a", 3);
+    return [before, times];
+  });
+  expect(asked).toEqual([0, 1]);
+  await tab.close();
+});
