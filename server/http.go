@@ -298,7 +298,7 @@ func crossOrigin(origins []string) (func(http.Handler) http.Handler, error) {
 	c := cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: append(connectcors.AllowedMethods(), http.MethodPut),
-		AllowedHeaders: append(connectcors.AllowedHeaders(), "Authorization", "Accept-Language", "Range", protoHeader),
+		AllowedHeaders: append(connectcors.AllowedHeaders(), "Authorization", "Accept-Language", "Content-Encoding", "Range", protoHeader),
 		ExposedHeaders: append(connectcors.ExposedHeaders(), reqIDHeader, "Retry-After"),
 		MaxAge:         7200,
 	})

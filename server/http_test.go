@@ -229,7 +229,7 @@ func TestOnlyConfiguredOriginsMayCallFromABrowser(t *testing.T) {
 		}
 		r.Header.Set("Origin", origin)
 		r.Header.Set("Access-Control-Request-Method", "POST")
-		r.Header.Set("Access-Control-Request-Headers", "authorization,connect-protocol-version,content-type,satchel-protocol")
+		r.Header.Set("Access-Control-Request-Headers", "accept-language,authorization,connect-protocol-version,connect-timeout-ms,content-encoding,content-type,satchel-protocol")
 		res, err := http.DefaultClient.Do(r)
 		if err != nil {
 			t.Fatal(err)

@@ -160,7 +160,7 @@ export interface Store {
   onCommit(fn: (touched: Touched) => void): () => void;
   /**
    * Runs fn while no other client of this store, in any tab, runs something under the same name. Who waits can give up by
-   * the signal. A tab that dies gives way.
+   * the signal. A tab that dies gives way. fn finds here all that any tab had committed before it began.
    */
   exclusive<T>(name: string, signal: AbortSignal | undefined, fn: () => Promise<T>): Promise<T>;
   /** Releases the store. Calls after it reject with {@link StoreClosed}. */
