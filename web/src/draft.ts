@@ -1,6 +1,6 @@
 /**
  * What was typed into an unfinished form, so that a tab that the phone closed loses no sentence. It is the person's, in
- * this browser, and goes with the visit or with the session.
+ * this browser, and goes with the visit or with what else this browser has of the person.
  */
 export interface Draft {
   person: string;

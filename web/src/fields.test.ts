@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { parse, typed } from "./fields.js";
+import { difference, parse, typed } from "./fields.js";
 
 describe("what a person types becomes what the schema's type wants", () => {
   test.each([
@@ -27,6 +27,12 @@ describe("what a person types becomes what the schema's type wants", () => {
   test("a moment survives its way through the input, to the minute", () => {
     const value = "2026-11-29T01:05:00.000Z";
     expect(parse({ type: "datetime" }, typed({ type: "datetime" }, value))).toEqual({ value });
+  });
+
+  test("of a set, what was added and what was removed is sent", () => {
+    expect(difference("tags", ["a", "b"], ["b", "c"])).toEqual({ field: "tags", add: ["c"], remove: ["a"] });
+    expect(difference("tags", undefined, ["b"])).toEqual({ field: "tags", add: ["b"], remove: [] });
+    expect(difference("tags", ["a"], undefined)).toEqual({ field: "tags", add: [], remove: ["a"] });
   });
 
   test("values are shown as they would be typed", () => {

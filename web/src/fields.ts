@@ -25,6 +25,13 @@ export function parse(field: Pick<KindField, "type">, typed: string): { value?: 
   }
 }
 
+/** What was added to a set and removed from it: two people who add one element each then both have theirs. */
+export function difference(field: string, before: unknown, after: unknown): { field: string; add: string[]; remove: string[] } {
+  const texts = (v: unknown): string[] => (Array.isArray(v) ? v.filter((x) => typeof x === "string") : []);
+  const [old, now] = [texts(before), texts(after)];
+  return { field, add: now.filter((x) => !old.includes(x)), remove: old.filter((x) => !now.includes(x)) };
+}
+
 /** A value as an input of its type shows it: the inverse of {@link parse}. */
 export function typed(field: Pick<KindField, "type">, value: unknown): string {
   if (value === undefined || value === null) return "";

@@ -1,6 +1,7 @@
 import { createRouter, createWebHistory } from "vue-router";
 import { office } from "./routes/office.js";
 import { identity, open } from "./satchel.js";
+import { isStale } from "./update.js";
 import SignIn from "./views/SignIn.vue";
 import Today from "./views/Today.vue";
 
@@ -36,6 +37,11 @@ export const router = createRouter({
 });
 
 router.beforeEach(async (to) => {
+  // Another tab changed over to a newer version: the next screen is a good moment, for what was open here has been left.
+  if (isStale()) {
+    location.assign(to.fullPath);
+    return false;
+  }
   // The link that the server prints for the first organisation; the code stands behind the #, out of every log.
   if (to.hash.startsWith("#setup=") && to.name !== "setup") return { name: "setup", hash: to.hash };
   await open();
