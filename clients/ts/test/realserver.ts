@@ -12,15 +12,15 @@ export interface RealServer {
 
 const root = new URL("../../..", import.meta.url).pathname;
 
-/** Starts it: the binary that SATCHEL_BIN names, else one that is built here. */
-export async function startServer(): Promise<RealServer> {
+/** Starts it: the binary that SATCHEL_BIN names, else one that is built here. more: further variables of its environment. */
+export async function startServer(more: Record<string, string> = {}): Promise<RealServer> {
   const dir = mkdtempSync(join(tmpdir(), "satchel-ts-"));
   let bin = process.env["SATCHEL_BIN"];
   if (!bin) {
     bin = join(dir, "satchel");
     execFileSync("go", ["build", "-o", bin, "./cmd/satchel"], { cwd: root, stdio: "inherit" });
   }
-  const env = { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? dir, SATCHEL_LISTEN: "127.0.0.1:0", SATCHEL_DEMO_DATA: "small", SATCHEL_DATA_DIR: dir };
+  const env = { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? dir, SATCHEL_LISTEN: "127.0.0.1:0", SATCHEL_DEMO_DATA: "small", SATCHEL_DATA_DIR: dir, ...more };
   const server = spawn(bin, ["serve", "--dev"], { cwd: dir, env, stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   const ended = new Promise<void>((resolve) => server.once("exit", () => resolve()));

@@ -15,10 +15,10 @@ interface Answer {
 
 /**
  * The platform's fetch for Connect's transport: unary calls in JSON, and plain GETs of bytes, by wx.request; pieces of files
- * by wx.uploadFile. Requests wait for their turn. What fails is a ConnectError: `deadline_exceeded` when WeChat gave up
+ * by wx.uploadFile, unless uploadFile is false. Requests wait for their turn. What fails is a ConnectError: `deadline_exceeded` when WeChat gave up
  * waiting, `canceled` when the signal did, else `unavailable`, also when WeChat broke off what ran in the background.
  */
-export function wxFetch(wx: Wx, schedule: Schedule): typeof globalThis.fetch {
+export function wxFetch(wx: Wx, schedule: Schedule, uploadFile = true): typeof globalThis.fetch {
   let pieces = 0;
   const fetch = async (input: unknown, init: RequestInit = {}): Promise<Answer & { url: string; text: boolean }> => {
     const url = String(input);
@@ -27,7 +27,7 @@ export function wxFetch(wx: Wx, schedule: Schedule): typeof globalThis.fetch {
     const text = /json/.test(header["content-type"] ?? "");
     const data = bodyOf(init.body, text);
     const rank = rankOf(url, data);
-    if (text && typeof data === "string" && /\/satchel\.v1\.MediaService\/PutChunk$/.test(url)) {
+    if (uploadFile && text && typeof data === "string" && /\/satchel\.v1\.MediaService\/PutChunk$/.test(url)) {
       const answer = await byFile(url, data, header, init.signal);
       if (answer) return { ...answer, url, text };
     }

@@ -27,6 +27,11 @@ export interface Options extends Partial<Omit<Config, "baseUrl" | "store" | "fet
   store?: string;
   /** WeChat encrypts the storage: slower, and it holds less. Files are not encrypted. */
   encrypt?: boolean;
+  /**
+   * false: pieces of files go by wx.request, as text a third larger, and the server's address need not be on the list of
+   * uploadFile domains. Absent = by wx.uploadFile.
+   */
+  uploadFile?: boolean;
   /** How much the store may hold; absent = what leaves WeChat's limits some room. */
   budget?: Partial<Budget>;
 }
@@ -66,9 +71,9 @@ declare const wx: Wx;
 
 /** Opens the store and the client on it. Call it once, in app.js; it makes no call to the server. */
 export async function createSatchel<M extends Models = Record<string, Fields>>(options: Options): Promise<Satchel<M>> {
-  const { wx: given, store = "main", encrypt = false, budget, baseUrl, ...config } = options;
+  const { wx: given, store = "main", encrypt = false, uploadFile, budget, baseUrl, ...config } = options;
   const platform = given ?? wx;
-  const fetch = wxFetch(platform, new Schedule(platform));
+  const fetch = wxFetch(platform, new Schedule(platform), uploadFile);
   const random = await seededRandom(platform);
   const client = await Client.open<M>({
     profile: "mini_program",
