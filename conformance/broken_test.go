@@ -31,6 +31,7 @@ type fault struct {
 	stores  func() godriver.Stores          // forgets
 	again   bool                            // sends each call twice
 	deaf    bool                            // to all answers but 200
+	strict  bool                            // no field that it does not know
 	found   []string
 }
 
@@ -266,8 +267,10 @@ func faults() []fault {
 		{name: "it sends the last first", request: sync(func(r *satchelv1.SyncRequest) { slices.Reverse(r.Mutations) }),
 			found: []string{"clock-boots", "lane-base-rev", "lane-envelope", "lane-fork", "lane-gap-filled", "lane-gap-skipped"}},
 		{name: "it takes every refusal for a bad line", deaf: true,
-			found: []string{"lane-draining", "lane-later", "lane-less", "media-garbled", "session-refused", "session-revoked",
+			found: []string{"session-expired-again", "lane-draining", "lane-later", "lane-less", "media-garbled", "session-refused", "session-revoked",
 				"session-too-old"}},
+		{name: "it refuses what it does not know", strict: true,
+			found: []string{"page-newer"}},
 		{name: "it keeps files for ever", answer: changes(func(ch *satchelv1.Change) { ch.Fields = strings.Replace(ch.Fields, "stored", "waiting", 1) }),
 			found: []string{"media-upload"}},
 	}
@@ -377,7 +380,7 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 		res.Body.Close()
 		return nil, io.ErrUnexpectedEOF
 	}
-	if err != nil || l.answer == nil || res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "application/proto" {
+	if err != nil || l.answer == nil && !l.strict || res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "application/proto" {
 		return res, err
 	}
 	defer res.Body.Close()
@@ -387,7 +390,12 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := proto.Unmarshal(body, answer); err != nil {
 		return nil, err
 	}
-	l.answer(req, answer)
+	if l.strict && len(answer.ProtoReflect().GetUnknown()) > 0 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	if l.answer != nil {
+		l.answer(req, answer)
+	}
 	if body, err = proto.Marshal(answer); err != nil {
 		return nil, err
 	}

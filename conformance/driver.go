@@ -106,8 +106,10 @@ type process struct {
 
 func startProcess(ctx context.Context, command []string, stderr io.Writer) (*process, error) {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Cancel = func() error { return killGroup(cmd) }
 	cmd.Stderr = stderr
 	cmd.WaitDelay = 2 * time.Second
+	ownGroup(cmd)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -122,9 +124,9 @@ func startProcess(ctx context.Context, command []string, stderr io.Writer) (*pro
 	return &process{lines: newLines(out, in), cmd: cmd, input: in}, nil
 }
 
-// kill ends the process at once, without a word.
+// kill ends the process at once, without a word, and those that it started: `go run` and the like start the driver itself.
 func (p *process) kill() error {
-	err := p.cmd.Process.Kill()
+	err := killGroup(p.cmd)
 	<-p.gone
 	p.cmd.Wait() //nolint:errcheck // it was killed
 	return err
@@ -138,7 +140,7 @@ func (p *process) stop() {
 	select {
 	case <-p.gone:
 	case <-timer.C:
-		p.cmd.Process.Kill() //nolint:errcheck // it may be gone
+		killGroup(p.cmd) //nolint:errcheck // it may be gone
 		<-p.gone
 	}
 	p.cmd.Wait() //nolint:errcheck // its status says nothing about the transcripts

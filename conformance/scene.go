@@ -112,7 +112,7 @@ func (s *scene) take(ctx context.Context, method, token string, req, res proto.M
 	case c.Error != nil:
 		return callError(c.Error)
 	}
-	f.cut = c.Cut
+	f.cut, f.newer = c.Cut, c.Newer
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.answer(c.Answer, req, res); err != nil {

@@ -2,9 +2,12 @@ package conformance
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -13,6 +16,7 @@ import (
 
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
@@ -97,6 +101,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h[k] = v
 	}
 	body := buf.body.Bytes()
+	if f.newer {
+		var err error
+		if body, err = newer(body, h); err != nil {
+			sc.fail("the answer of a newer server: " + err.Error())
+		}
+	}
 	h.Set("Content-Length", fmt.Sprint(len(body)))
 	w.WriteHeader(buf.status)
 	if f.cut {
@@ -111,11 +121,38 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // fate is what happens to an answer on its way.
 type fate struct {
-	lost, cut bool
-	page      int
+	lost, cut, newer bool
+	page             int
 }
 
 type fateKey struct{}
+
+// newer adds to the answer of a Sync a field and a directive that this contract does not describe.
+func newer(body []byte, h http.Header) ([]byte, error) {
+	if h.Get("Content-Encoding") == "gzip" {
+		r, err := gzip.NewReader(bytes.NewReader(body))
+		if err == nil {
+			body, err = io.ReadAll(r)
+		}
+		if err != nil {
+			return nil, err
+		}
+		h.Del("Content-Encoding")
+	}
+	if h.Get("Content-Type") == "application/proto" {
+		unknown := protowire.AppendString(protowire.AppendTag(nil, 1000, protowire.BytesType), "new")
+		body = append(body, unknown...)
+		return protowire.AppendBytes(protowire.AppendTag(body, 4, protowire.BytesType), unknown), nil // SyncResponse.directives
+	}
+	var object map[string]any
+	if err := decode(body, &object); err != nil {
+		return nil, err
+	}
+	directives, _ := object["directives"].([]any)
+	object["directives"] = append(directives, map[string]any{"newOrder": map[string]any{"why": "new"}})
+	object["newField"] = []any{"new"}
+	return json.Marshal(object)
+}
 
 // buffered keeps an answer until its fate is known.
 type buffered struct {

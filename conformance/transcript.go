@@ -46,6 +46,7 @@ type Call struct {
 	Cut     bool       `json:"cut"`    // half of the answer
 	Page    int        `json:"page"`   // HTTP status of a page that comes in place of an answer
 	Kill    bool       `json:"kill"`   // the client is killed before the answer
+	Newer   bool       `json:"newer"`  // the answer is of a newer server: it has what the contract does not describe
 	Repeat  bool       `json:"repeat"` // once or more often
 	Maybe   bool       `json:"maybe"`  // or not at all
 }
