@@ -133,8 +133,12 @@ func callError(ctx context.Context, err error) error {
 			}
 			e.Message, e.RequestID, e.Expected = detail.Message, detail.RequestId, detail.Expected
 			e.RetryAfter = time.Duration(detail.RetryAfterMs) * time.Millisecond
-			break
+			return e
 		}
+	}
+	// The server gives each of its errors a detail. What looks like the end of the session and has none is a portal's.
+	if e.Code == connect.CodeUnauthenticated || e.Code == connect.CodePermissionDenied {
+		e.Code = connect.CodeUnavailable
 	}
 	return e
 }

@@ -2,7 +2,9 @@ package satchelclient_test
 
 import (
 	"errors"
+	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -76,6 +78,38 @@ func TestAnEndedSessionAsksForASignInAndKeepsTheOutbox(t *testing.T) {
 	mustSync(t, again)
 	wantPending(t, again, 0)
 	wantShown(t, again, "visit", id, `{}`)
+}
+
+func TestAPortalOnTheWayEndsNoSession(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{"<h1>Log in to the hotel's network</h1>", "{}", `{"code":"unauthenticated"}`, `{"code":"permission_denied"}`} {
+		f := newFake(t)
+		cfg := config(f, memstore.New())
+		way := new(portal)
+		cfg.HTTPClient = &http.Client{Transport: way}
+		c := signedIn(t, cfg)
+		mustCreate(t, c, "visit", nil)
+		f.bend(func(f *fake) { f.access = "expired" }) // the server's own answer, then the portal's to the renewal
+		way.body = body
+		if _, err := c.Sync(t.Context()); !errors.Is(err, satchelclient.ErrUnavailable) || errors.Is(err, satchelclient.ErrSignInAgain) {
+			t.Errorf("behind %s: %v", body, err)
+		}
+		way.body = ""
+		mustSync(t, c)
+		wantPending(t, c, 0)
+	}
+}
+
+// portal answers 401 in the server's place while it has a body, but for Sync.
+type portal struct{ body string }
+
+func (p *portal) RoundTrip(r *http.Request) (*http.Response, error) {
+	if p.body == "" || strings.HasSuffix(r.URL.Path, "/Sync") {
+		return http.DefaultTransport.RoundTrip(r)
+	}
+	_ = r.Body.Close()
+	return &http.Response{StatusCode: http.StatusUnauthorized, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(strings.NewReader(p.body)), Request: r}, nil
 }
 
 func TestAnotherPersonIsRefusedAndTheirSessionEnded(t *testing.T) {
