@@ -1,13 +1,19 @@
 package conformance
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
+	"mime/multipart"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
+
 	"github.com/satchel-sync/satchel"
+	satchelv1 "github.com/satchel-sync/satchel/gen/satchel/v1"
 )
 
 func TestAPatternFitsWhatItSaysAndNothingElse(t *testing.T) {
@@ -132,6 +138,43 @@ func TestWhatADriverDoesWrongIsSaid(t *testing.T) {
 	}
 	if r := played(t, `[{"do": "damage", "order": 1}]`, `"unknown"`); !r.NotAsked {
 		t.Errorf("a driver that cannot damage its store: %+v", r)
+	}
+}
+
+func TestAPieceThatComesAsAFormIsAPutChunk(t *testing.T) {
+	t.Parallel()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	if err := form.WriteField("offset", "12"); err != nil {
+		t.Fatal(err)
+	}
+	file, err := form.CreateFormFile("file", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(file, "bytes"); err != nil {
+		t.Fatal(err)
+	}
+	if err := form.Close(); err != nil {
+		t.Fatal(err)
+	}
+	id := satchel.NewID().String()
+	r := httptest.NewRequest("POST", chunkPath+id, &body)
+	r.Header.Set("Content-Type", form.FormDataContentType())
+	call, err := unform(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(call.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m satchelv1.PutChunkRequest
+	if err := protojson.Unmarshal(got, &m); err != nil || m.UploadId != id || m.Offset != 12 || string(m.Data) != "bytes" {
+		t.Errorf("%s; %v", got, err)
+	}
+	if call.URL.Path != "/satchel.v1.MediaService/PutChunk" {
+		t.Error(call.URL.Path)
 	}
 }
 

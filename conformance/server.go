@@ -83,6 +83,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler) // of a client that was killed in an earlier scene
 	}
 	r.URL.Path = "/" + rest
+	r, err := unform(r)
+	if err != nil {
+		sc.fail("a piece of a file came as a form that cannot be read: " + err.Error())
+		panic(http.ErrAbortHandler)
+	}
 	f := new(fate)
 	buf := &buffered{header: http.Header{}, status: http.StatusOK}
 	routes(sc).ServeHTTP(buf, r.WithContext(context.WithValue(r.Context(), fateKey{}, f)))
@@ -102,7 +107,6 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body := buf.body.Bytes()
 	if f.newer {
-		var err error
 		if body, err = newer(body, h); err != nil {
 			sc.fail("the answer of a newer server: " + err.Error())
 		}
