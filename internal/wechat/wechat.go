@@ -56,8 +56,10 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DisableKeepAlives = true // or net/http asks again by itself when a kept connection breaks, and the code is used up
 	return &Client{cfg: cfg, http: &http.Client{
-		Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: patience,
+		Transport: t, Timeout: patience,
 		// The secret stands in the address: it goes nowhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil

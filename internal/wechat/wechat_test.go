@@ -53,6 +53,22 @@ func TestACodeNamesItsUserOnce(t *testing.T) {
 	}
 }
 
+func TestAQuestionWhoseAnswerBreaksOffIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	f := fake(t)
+	c, _ := client(t, f.API(), secret)
+	if _, _, err := c.Exchange(t.Context(), "code-li-1"); err != nil {
+		t.Fatal(err)
+	}
+	f.Drop(1)
+	if _, _, err := c.Exchange(t.Context(), "code-li-2"); satchel.ReasonOf(err) != satchel.ReasonWeChatDown {
+		t.Errorf("it is %v", err)
+	}
+	if n := f.Asked(); n != 2 {
+		t.Errorf("WeChat was asked %d times", n)
+	}
+}
+
 func TestEachRefusalSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	f := fake(t)
