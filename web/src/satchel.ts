@@ -32,7 +32,10 @@ export function sdk(): ClientApi {
 
 let opening: Promise<void> | undefined;
 
-/** Opens the store and goes on where the last visit of this page stopped. Further calls wait for the first. */
+/**
+ * Opens the store and goes on where the last visit of this page stopped. Further calls wait for the first. Where the browser
+ * keeps nothing, as in a private window, it is a store in memory, and {@link keeps} says so.
+ */
 export function open(): Promise<void> {
   return (opening ??= reallyOpen());
 }
@@ -41,7 +44,9 @@ async function reallyOpen(): Promise<void> {
   const config = { baseUrl: "", language: language(), appVersion, profile: "phone" };
   try {
     client = await Client.open({ ...config, store: indexedDBStore("satchel") });
-  } catch {
+  } catch (err) {
+    // A browser that has kept something before has it still, and only cannot get at it now: a new start may.
+    if (!(err instanceof SatchelError) || err.code !== "no_storage" || wasUsed()) throw err;
     keeps.value = false;
     client = await Client.open({ ...config, store: memoryStore() });
   }
@@ -55,6 +60,25 @@ async function reallyOpen(): Promise<void> {
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") poke();
   });
+}
+
+const used = "satchel.used";
+
+/** Somebody signed in here before, in a store that lasts. */
+function wasUsed(): boolean {
+  try {
+    return localStorage.getItem(used) !== null;
+  } catch {
+    return false;
+  }
+}
+
+function markUsed(): void {
+  try {
+    localStorage.setItem(used, "1");
+  } catch {
+    // Then a store that does not open later looks like a private window.
+  }
 }
 
 /** Reads what the SDK does not announce by itself. */
@@ -86,8 +110,7 @@ function start(): void {
 /** Opens a session and begins to sync. Rejects with what {@link ClientApi.signIn} rejects with. */
 export async function signIn(who: Credentials): Promise<void> {
   await sdk().signIn(who);
-  // Asked for when there is something worth keeping; a browser that says no may evict what is not used for weeks.
-  void navigator.storage?.persist?.();
+  if (keeps.value) markUsed();
   refresh();
   start();
 }

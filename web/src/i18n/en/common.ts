@@ -7,6 +7,8 @@ export default {
   "tab.me": "Me",
 
   "opening": "Opening…",
+  "boot.failed": "The data on this device cannot be opened just now. They are still there: please reload the page.",
+  "boot.reload": "Reload",
   "back": "Back",
   "cancel": "Cancel",
   "save": "Save",
@@ -150,6 +152,7 @@ export default {
   "edit.no_schema": "This needs the schema of the organisation, which comes with the first sync.",
 
   "visits.none": "No visit yet. Log the first one.",
+  "visits.none_found": "No visit is about that.",
   "visits.list": "Visits",
   "visits.search": "Search subject or account",
 

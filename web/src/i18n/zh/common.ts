@@ -9,6 +9,8 @@ const zh: Record<keyof typeof en, string> = {
   "tab.me": "我的",
 
   "opening": "正在打开…",
+  "boot.failed": "暂时无法打开此设备上的数据。数据仍在，请刷新页面。",
+  "boot.reload": "刷新",
   "back": "返回",
   "cancel": "取消",
   "save": "保存",
@@ -152,6 +154,7 @@ const zh: Record<keyof typeof en, string> = {
   "edit.no_schema": "需要组织的数据结构，首次同步后即可使用。",
 
   "visits.none": "还没有拜访，记录第一次吧。",
+  "visits.none_found": "没有找到相关拜访。",
   "visits.list": "拜访",
   "visits.search": "搜索主题或客户",
 
