@@ -51,6 +51,7 @@ type Value struct {
 	Value  any
 	Policy Policy
 	By     Stamp // who had offered it
+	Over   Stamp // of a lost one: whose change it lost against; of others zero
 }
 
 // Change is a path that an edit changed.
@@ -64,7 +65,7 @@ type Merged struct {
 	Record      *Record  // the record as it stands now; the one given when nothing changed
 	Changed     []Change // what took effect
 	Overwritten []Value  // values of others (nil = cleared), unseen by the editor, that lost to this edit or delete
-	Lost        []Value  // offered values that do not stand
+	Lost        []Value  // offered values that do not stand; of a deletion one without path and value
 	Conflicted  bool     // a person must choose
 	Revived     bool     // the record was deleted and lives again
 }
@@ -107,7 +108,13 @@ func MergeDelete(k *Kind, standing *Record, e Edit) Merged {
 	m := newMerge(k, standing, e, false)
 	unseen := m.unseen()
 	if k.Delete != DeleteWins && len(unseen) > 0 {
-		return Merged{Record: standing, Conflicted: true}
+		over := m.stamp(unseen[0])
+		for _, path := range unseen[1:] {
+			if s := m.stamp(path); s.Rev > over.Rev {
+				over = s
+			}
+		}
+		return Merged{Record: standing, Conflicted: true, Lost: []Value{{By: m.myStamp(), Over: over}}}
 	}
 	for _, path := range unseen {
 		if f := k.fields[path]; f != nil {
@@ -240,7 +247,11 @@ func (m *merge) settle(policy Policy, offered, unit []*Field) {
 	}
 	if !m.winsOver(policy, concurrent, torn, mine, rival, offered) {
 		for _, f := range offered {
-			m.out.Lost = append(m.out.Lost, Value{Path: f.Name, Value: m.edit.Fields[f.Name], Policy: policy, By: mine})
+			over := rival
+			if !concurrent {
+				over = m.stamp(f.Name)
+			}
+			m.out.Lost = append(m.out.Lost, Value{Path: f.Name, Value: m.edit.Fields[f.Name], Policy: policy, By: mine, Over: over})
 		}
 		return
 	}
@@ -317,7 +328,7 @@ func (m *merge) increment(f *Field, by int64) *Problem {
 	if m.yield && !m.seen(f.Name) {
 		m.fellBack = true
 		m.out.Lost = append(m.out.Lost, Value{Path: f.Name, Value: map[string]any{"by": json.Number(strconv.FormatInt(by, 10))},
-			Policy: Counter, By: m.myStamp()})
+			Policy: Counter, By: m.myStamp(), Over: m.stamp(f.Name)})
 		return nil
 	}
 	m.put(f.Name, json.Number(strconv.FormatInt(sum+by, 10)), m.stampOver(f.Name))

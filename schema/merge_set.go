@@ -14,7 +14,7 @@ func (m *merge) setEdit(f *Field, e SetEdit) *Problem {
 	if m.yield && !m.seen(f.Name) {
 		m.fellBack = true
 		for _, el := range slices.Concat(e.Add, e.Remove) {
-			m.out.Lost = append(m.out.Lost, Value{Path: f.Name + "/" + el, Value: added(e, el), Policy: SetMerge, By: m.myStamp()})
+			m.out.Lost = append(m.out.Lost, Value{Path: f.Name + "/" + el, Value: added(e, el), Policy: SetMerge, By: m.myStamp(), Over: m.stamp(f.Name)})
 		}
 		return nil
 	}
@@ -26,7 +26,7 @@ func (m *merge) setEdit(f *Field, e SetEdit) *Problem {
 		}
 		path := f.Name + "/" + el
 		if s, ok := m.out.Record.Stamps[path]; !m.seen(path) && (!ok || !m.isMine(s)) {
-			m.out.Lost = append(m.out.Lost, Value{Path: path, Policy: SetMerge, By: m.myStamp()})
+			m.out.Lost = append(m.out.Lost, Value{Path: path, Policy: SetMerge, By: m.myStamp(), Over: m.stamp(path)})
 			continue
 		}
 		elements = slices.Delete(elements, at, at+1)

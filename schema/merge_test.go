@@ -150,6 +150,9 @@ func TestEachPolicySettlesTwoConcurrentEdits(t *testing.T) {
 		if (len(two.Lost) > 0) != c.lost || two.Conflicted != c.conflicted {
 			t.Errorf("%s: lost %v, conflicted %v", c.name, two.Lost, two.Conflicted)
 		}
+		if c.lost && two.Lost[0].Over.Device != device(1) {
+			t.Errorf("%s: who wrote what stands is not told: %v", c.name, two.Lost)
+		}
 	}
 }
 
@@ -169,7 +172,7 @@ func TestF13AGroupIsSettledAsOne(t *testing.T) {
 	}
 	// A later edit of one member, made on sight of the old others, never makes a record that nobody wrote.
 	part := schema.Edit{Base: 1, At: 20, Device: device(2), Number: 1, Fields: map[string]any{"amount": whole(7)}}
-	if got := mustMerge(t, thing, office, part); show(got.Record) != `{"amount":1,"hits":0,"stage":"lost"}` || len(got.Lost) != 1 || !got.Conflicted {
+	if got := mustMerge(t, thing, office, part); show(got.Record) != `{"amount":1,"hits":0,"stage":"lost"}` || len(got.Lost) != 1 || !got.Conflicted || got.Lost[0].Over.Device != device(1) {
 		t.Errorf("a part of the group: %s, lost %v, conflicted %v", show(got.Record), got.Lost, got.Conflicted)
 	}
 	// An edit that saw the stage of time 10 is later than it, also where only the amount meets a rival.
@@ -201,8 +204,11 @@ func TestF13AMergedRecordThatBreaksACheckFallsBack(t *testing.T) {
 	if !got.Conflicted || len(got.Lost) != 1 || got.Lost[0].Path != "tags/g" || got.Lost[0].Value != "g" || got.Record.Rev != three.Rev {
 		t.Errorf("%s, lost %v", show(got.Record), got.Lost)
 	}
+	if got.Lost[0].Over.Device != device(1) {
+		t.Errorf("who changed the set is not told: %v", got.Lost)
+	}
 	got = mustMerge(t, thing, three, schema.Edit{Base: 1, Device: device(2), Number: 1, Increments: []schema.Increment{{Field: "hits", By: 30}}})
-	if !got.Conflicted || len(got.Lost) != 1 || got.Record.Data["hits"] != whole(30) {
+	if !got.Conflicted || len(got.Lost) != 1 || got.Lost[0].Over.Device != device(1) || got.Record.Data["hits"] != whole(30) {
 		t.Errorf("%s, lost %v", show(got.Record), got.Lost)
 	}
 }
@@ -266,8 +272,12 @@ func TestF36DeletesMeetEditsByTheKindsPolicy(t *testing.T) {
 	for name, first := range map[string]schema.Edit{"an edit": edit,
 		"a removed element": {Base: 1, Device: device(1), Number: 1, Sets: []schema.SetEdit{{Field: "tags", Remove: []string{"a"}}}}} {
 		edited := mustMerge(t, thing, rec, first).Record
-		if got := schema.MergeDelete(thing, edited, drop); !got.Conflicted || got.Record.Deleted {
+		got := schema.MergeDelete(thing, edited, drop)
+		if !got.Conflicted || got.Record.Deleted {
 			t.Errorf("%s that was not seen is deleted with the record", name)
+		}
+		if len(got.Lost) != 1 || got.Lost[0].Over.Device != device(1) {
+			t.Errorf("%s: who made it is not told: %v", name, got.Lost)
 		}
 	}
 	own := mustMerge(t, thing, rec, edit).Record

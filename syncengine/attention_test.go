@@ -175,3 +175,118 @@ func TestAPackThatWouldLoseSomethingIsNotPublished(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAttentionTellsWhoWroteWhatStands(t *testing.T) {
+	w := newWorld(t)
+	ann, tablet, mei := w.phone("Ann"), w.phone("Ann"), w.phone("Mei")
+	name := map[string]string{"": "the system", w.people["Ann"].String(): "Ann", w.people["Mei"].String(): "Mei"}
+	by := func(p *phone, attention satchel.ID, field string) string {
+		t.Helper()
+		p.pull()
+		items, _ := p.field(attention, "items").([]any)
+		for _, it := range items {
+			if m := it.(map[string]any); m["field"] == field {
+				if who, told := m["by"].(string); told {
+					return name[who]
+				}
+				return "nobody"
+			}
+		}
+		t.Fatalf("no item of %q in %v", field, items)
+		return ""
+	}
+	rule := func(acc satchel.ID, rev uint64, fields map[string]any) {
+		t.Helper()
+		if _, err := w.engine.Submit(t.Context(), syncengine.SystemMutation{Org: w.org, Source: "rule:x", Key: acc.String() + fmt.Sprint(rev),
+			Ops: []syncengine.Op{patch("account", acc, rev, fields)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	acc, gone, group := ann.account("x"), ann.account("y"), ann.account("z")
+	for _, p := range []*phone{ann, tablet, mei} {
+		p.pull()
+	}
+
+	// What Ann recorded without a network loses to Mei, to a rule, and to what she did on another device.
+	mine := ann.mutation(patch("account", acc, 1, map[string]any{"remark": "Ann's", "region": "Ann's", "phone": "1", "tags": []any{"key"}}))
+	deal := ann.mutation(patch("account", group, 1, map[string]any{"deal_amount": 5}))
+	w.pass(time.Minute)
+	mei.mustDo(patch("account", acc, 1, map[string]any{"remark": "Mei's"}))
+	tablet.mustDo(patch("account", acc, 1, map[string]any{"phone": "2"}))
+	rule(acc, 3, map[string]any{"region": "the rule's"})
+	mei.mustDo(patch("account", group, 1, map[string]any{"stage": "won"}))
+	mei.mustDo(patch("account", gone, 1, map[string]any{"remark": "stays"}))
+	v := ann.send(mine, deal)
+	for field, want := range map[string]string{"remark": "Mei", "region": "the system", "phone": "Ann"} {
+		if got := by(ann, v[0].Attention, field); got != want {
+			t.Errorf("what stands of %s was written by %s, the attention says %s", field, want, got)
+		}
+	}
+	if got := by(ann, v[1].Attention, "deal_amount"); got != "Mei" {
+		t.Errorf("what stands of a group of which Mei changed another field is of %s", got)
+	}
+
+	// A manager's deletion that met an edit; what stood and was replaced, by a person and by a rule.
+	dina := w.phone("Dina")
+	dina.pull()
+	w.pass(time.Minute)
+	ann.mustDo(patch("account", gone, ann.records[gone].rev, map[string]any{"phone": "3"}))
+	v[0] = dina.do(syncengine.Op{Action: syncengine.Delete, Record: gone, Kind: "account", BaseRev: 2})
+	if v[0].Status != syncengine.Conflicted || by(dina, v[0].Attention, "") != "Ann" {
+		t.Errorf("a deletion: %+v", v[0])
+	}
+	over := satchel.DerivedID(w.people["Ann"], "attention/"+gone.String())
+	mei.mustDo(patch("account", gone, 2, map[string]any{"phone": "4"}))
+	if got := by(ann, over, "phone"); got != "Mei" {
+		t.Errorf("what Mei replaced is of %s", got)
+	}
+	over = satchel.DerivedID(w.people["Mei"], "attention/"+group.String())
+	rule(group, 1, map[string]any{"stage": "lost"})
+	if got := by(mei, over, "stage"); got != "the system" {
+		t.Errorf("what a rule replaced is of %s", got)
+	}
+}
+
+func TestAnAttentionTellsWhyTheNewestWasRefused(t *testing.T) {
+	w := newWorld(t)
+	ann := w.phone("Ann")
+	acc, visit := ann.account("x"), satchel.NewID()
+	why := func(v syncengine.Verdict) any {
+		t.Helper()
+		if v.Status != syncengine.Rejected && v.Status != syncengine.Merged {
+			t.Fatalf("%+v", v)
+		}
+		ann.pull()
+		return ann.field(v.Attention, "reason")
+	}
+	if got := why(ann.do(patch("account", acc, 1, map[string]any{"credit_limit": 1}))); got != "FIELD_FORBIDDEN" {
+		t.Errorf("the first: %v", got)
+	}
+	v := ann.do(patch("account", acc, 1, map[string]any{"name": nil}))
+	if got := why(v); got != "INVALID" {
+		t.Errorf("the second, for another reason: %v", got)
+	}
+	if n := w.count(`SELECT count(*) FROM history WHERE org_id = $1 AND record_id = $2 AND before ->> 'reason' = 'FIELD_FORBIDDEN'`, w.org, v.Attention); n != 1 {
+		t.Error("the reason that was there is in no history")
+	}
+
+	// What waits for a refused creation is refused only because of that.
+	v = ann.do(create("visit", visit, map[string]any{"account": acc.String(), "subject": "s", "satisfaction": 9}))
+	waits := ann.do(create("task", satchel.NewID(), map[string]any{"title": "t", "account": acc.String()}),
+		patch("visit", visit, 0, map[string]any{"subject": "t"}))
+	if waits.Reason != satchel.ReasonDependsOn || waits.Attention != v.Attention || why(waits) != "INVALID" {
+		t.Errorf("%+v: %v", waits, ann.field(v.Attention, "reason"))
+	}
+
+	// Settled, it opens again with a conflict, which nobody refused.
+	mei := w.phone("Mei")
+	mei.pull()
+	att := satchel.DerivedID(w.people["Ann"], "attention/"+acc.String())
+	ann.mustDo(patch("attention", att, ann.records[att].rev, map[string]any{"open": false}))
+	offline := ann.mutation(patch("account", acc, 1, map[string]any{"remark": "Ann's"}))
+	w.pass(time.Minute)
+	mei.mustDo(patch("account", acc, 1, map[string]any{"remark": "Mei's"}))
+	if v = ann.send(offline)[0]; v.Attention != att || why(v) != nil || ann.field(att, "open") != true {
+		t.Errorf("%+v: %v", v, ann.records[att].fields)
+	}
+}

@@ -436,7 +436,7 @@ func (a *attempt) delete(k *schema.Kind, r *row, op Op) error {
 	got := schema.MergeDelete(k, r.rec, a.editOf(r, op, nil))
 	if got.Conflicted {
 		a.worst(Conflicted, satchel.ReasonConcurrent)
-		a.lost = append(a.lost, lostValue{to: a.b.person, record: r.rec.ID, kind: k.Name, action: Delete})
+		a.lost = append(a.lost, lostValue{to: a.b.person, record: r.rec.ID, kind: k.Name, action: Delete, over: got.Lost[0].Over.Device})
 		a.verdict.Paths = append(a.verdict.Paths, Path{Record: r.rec.ID})
 		return nil
 	}

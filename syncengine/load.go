@@ -312,3 +312,65 @@ func (b *batch) fetch(ctx context.Context, sql string, ids []satchel.ID) error {
 	}
 	return nil
 }
+
+// loadAttentions finds the persons of the devices that lost and that wrote what stands, and locks the attentions that
+// exist: in one round trip, unless who lost tells which attentions those are.
+func (b *batch) loadAttentions(ctx context.Context) error {
+	var devices, ids []satchel.ID
+	first := false
+	for _, p := range b.pendAtt {
+		for _, d := range []satchel.ID{p.device, p.by} {
+			if !d.IsZero() {
+				devices = append(devices, d)
+			}
+		}
+		first = first || p.person.IsZero()
+	}
+	writers := map[satchel.ID]satchel.ID{}
+	var q pgx.Batch
+	if len(devices) > 0 {
+		q.Queue(sqlWriters, b.orgID, devices).Query(func(rows pgx.Rows) error {
+			var device, person satchel.ID
+			_, err := pgx.ForEachRow(rows, []any{&device, &person}, func() error {
+				writers[device] = person
+				return nil
+			})
+			return err
+		})
+	}
+	if first {
+		if err := b.tx.SendBatch(ctx, &q).Close(); err != nil {
+			return err
+		}
+		q = pgx.Batch{}
+	}
+	for i := range b.pendAtt {
+		p := &b.pendAtt[i]
+		if p.person.IsZero() {
+			p.person = writers[p.device]
+		}
+		if _, known := b.rows[p.key()]; !known && !p.person.IsZero() {
+			ids = append(ids, p.key())
+		}
+	}
+	slices.SortFunc(ids, compareIDs)
+	if ids = slices.Compact(ids); len(ids) > 0 {
+		q.Queue(sqlLockRecords, b.orgID, ids).Query(b.keep)
+	}
+	if q.Len() > 0 {
+		if err := b.tx.SendBatch(ctx, &q).Close(); err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
+		if _, found := b.rows[id]; !found {
+			b.rows[id] = nil
+		}
+	}
+	for _, p := range b.pendAtt {
+		if person, known := writers[p.by]; known {
+			p.items[0].(map[string]any)["by"] = person.String()
+		}
+	}
+	return nil
+}

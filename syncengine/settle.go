@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/jackc/pgx/v5"
-
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/access"
 	"github.com/satchel-sync/satchel/internal/jobs"
@@ -35,7 +33,8 @@ type lostValue struct {
 	value     any
 	policy    schema.Policy
 	action    Action
-	overruled bool // it stood, and was replaced by somebody who had not seen it
+	overruled bool       // it stood, and was replaced by somebody who had not seen it
+	over      satchel.ID // the device that wrote what stands in place of an own value; zero = a system source
 }
 
 // attention is what a person must look at: one record per (person, record), whose items are values of fields, so that
@@ -49,6 +48,7 @@ type attention struct {
 	cause  string
 	reason satchel.Reason
 	items  []any
+	by     satchel.ID // the device that wrote what the item lost against, where its person is still to be found
 }
 
 // maxItems and maxItemBytes bound an attention; older items stay in history, the newest stays in any case.
@@ -89,7 +89,7 @@ func (a *attempt) edit(k *schema.Kind, r *row, op Op, fields map[string]any, set
 	for _, v := range got.Lost {
 		a.verdict.Paths = append(a.verdict.Paths, Path{Record: r.rec.ID, Path: v.Path})
 		a.lost = append(a.lost, lostValue{to: a.b.person, record: r.rec.ID, kind: k.Name, field: v.Path, value: v.Value,
-			policy: v.Policy, action: Patch})
+			policy: v.Policy, action: Patch, over: v.Over.Device})
 	}
 	a.overruled(r, k, got.Overwritten)
 	switch {
@@ -255,8 +255,16 @@ func (b *batch) attend(l lostValue, kept bool, number uint64) satchel.ID {
 		"record": l.record.String(), "kind": l.kind, "field": l.field, "action": l.action.String(), "value": l.value,
 		"policy": string(l.policy), "at": json.Number(fmt.Sprint(b.now.UnixMilli())),
 	}
-	if l.overruled {
-		item["overruled"] = true
+	att := attention{person: l.to, device: l.device, record: l.record, kind: l.kind, cause: "conflict", items: []any{item}}
+	switch {
+	case l.overruled:
+		item["overruled"], item["by"] = true, b.writer()
+	case l.over.IsZero():
+		item["by"] = ""
+	case l.over == b.device:
+		item["by"] = l.to.String()
+	default:
+		att.by = l.over
 	}
 	if kept {
 		item["mutation"] = keptKey(b.device, number)
@@ -264,7 +272,7 @@ func (b *batch) attend(l lostValue, kept bool, number uint64) satchel.ID {
 	if l.to.IsZero() && l.device.IsZero() {
 		return satchel.ID{} // the system's own value; history has it
 	}
-	b.pendAtt = append(b.pendAtt, attention{person: l.to, device: l.device, record: l.record, kind: l.kind, cause: "conflict", items: []any{item}})
+	b.pendAtt = append(b.pendAtt, att)
 	return attentionID(l.to, l.record)
 }
 
@@ -274,21 +282,8 @@ func (b *batch) finish(ctx context.Context) error {
 	if len(b.pendAtt) == 0 && !closing {
 		return nil
 	}
-	if err := b.findWriters(ctx); err != nil {
+	if err := b.loadAttentions(ctx); err != nil {
 		return err
-	}
-	var ids []satchel.ID
-	for _, p := range b.pendAtt {
-		if _, known := b.rows[p.key()]; !known && !p.person.IsZero() {
-			ids = append(ids, p.key())
-		}
-	}
-	slices.SortFunc(ids, compareIDs)
-	ids = slices.Compact(ids)
-	if len(ids) > 0 {
-		if err := b.fetch(ctx, sqlLockRecords, ids); err != nil {
-			return err
-		}
 	}
 	a := &attempt{b: b, rows: map[satchel.ID]*row{}, at: b.now.UnixMilli(), system: true}
 	for _, p := range b.pendAtt {
@@ -313,35 +308,12 @@ func (b *batch) finish(ctx context.Context) error {
 	return nil
 }
 
-// findWriters finds the persons whose standing values were replaced, by the devices that wrote them.
-func (b *batch) findWriters(ctx context.Context) error {
-	var devices []satchel.ID
-	for _, p := range b.pendAtt {
-		if p.person.IsZero() && !p.device.IsZero() {
-			devices = append(devices, p.device)
-		}
+// writer names in whose name the batch writes; "" = the system.
+func (b *batch) writer() string {
+	if b.person.IsZero() {
+		return ""
 	}
-	if len(devices) == 0 {
-		return nil
-	}
-	rows, err := b.tx.Query(ctx, sqlWriters, b.orgID, devices)
-	if err != nil {
-		return err
-	}
-	writers := map[satchel.ID]satchel.ID{}
-	var device, person satchel.ID
-	if _, err := pgx.ForEachRow(rows, []any{&device, &person}, func() error {
-		writers[device] = person
-		return nil
-	}); err != nil {
-		return err
-	}
-	for i := range b.pendAtt {
-		if p := &b.pendAtt[i]; p.person.IsZero() {
-			p.person = writers[p.device]
-		}
-	}
-	return nil
+	return b.person.String()
 }
 
 // key is the id of the attention's record.
@@ -370,7 +342,7 @@ func (a *attempt) keepAttention(ctx context.Context, p attention) error {
 		return nil
 	}
 	fields := map[string]any{"person": p.person.String(), "record": p.record.String(), "record_kind": p.kind,
-		"cause": p.cause, "open": true, "items": bounded(p.items)}
+		"cause": p.cause, "open": true, "items": bounded(p.items), "reason": nil}
 	if p.reason != "" {
 		fields["reason"] = string(p.reason)
 	}
@@ -391,7 +363,11 @@ func (a *attempt) keepAttention(ctx context.Context, p attention) error {
 		all := append(slices.Clone(old), p.items...)
 		items := bounded(all)
 		cut = len(items) < len(all)
+		why := fields["reason"]
 		fields = map[string]any{"items": items}
+		if why != nil && p.id.IsZero() { // what only waits for another refusal explains nothing
+			fields["reason"] = why
+		}
 	}
 	rec := r.rec
 	if rec.Deleted { // a kind whose deletes win would refuse the edit
@@ -407,7 +383,7 @@ func (a *attempt) keepAttention(ctx context.Context, p attention) error {
 	}
 	before := got.Changed
 	if !cut { // what was only added to stands as it was: history need not repeat it
-		before = nil
+		before = slices.DeleteFunc(before, func(c schema.Change) bool { return c.Path == "items" })
 	}
 	a.change(r, got.Record, entry{op: Patch, before: before})
 	return nil
