@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 
 	satchel "github.com/satchel-sync/satchel"
@@ -233,7 +235,8 @@ func addressKind(k satchelv1.AddressKind) string {
 
 type schemaService struct{ *Server }
 
-// GetSchema gives the kinds that the caller can read or create, without the fields that are hidden from him.
+// GetSchema gives the kinds that the caller can read or create, without the fields that are hidden from him, and the
+// texts of notices.
 func (s schemaService) GetSchema(ctx context.Context, in *satchelv1.GetSchemaRequest) (*satchelv1.GetSchemaResponse, error) {
 	p := principal(ctx)
 	now, _, err := s.cfg.Engine.Org(ctx, p.Org)
@@ -249,6 +252,10 @@ func (s schemaService) GetSchema(ctx context.Context, in *satchelv1.GetSchemaReq
 		if k := wireKind(now.Kind(name), grants); k != nil {
 			out.Kinds = append(out.Kinds, k)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(now.Templates)) {
+		t := now.Templates[name]
+		out.Templates = append(out.Templates, &satchelv1.TemplateInfo{Name: name, TextZh: t.ZH, TextEn: t.EN})
 	}
 	return out, nil
 }

@@ -314,8 +314,15 @@ func TestTheSchemaShowsWhatThePersonMaySee(t *testing.T) {
 			t.Errorf("got %v", f)
 		}
 	}
+	names := map[string]string{}
+	for _, x := range res.Templates {
+		names[x.Name] = x.TextZh + x.TextEn
+	}
+	if names["task_due"] != "有一项任务即将到期。A task is due soon." || len(names) < 6 {
+		t.Errorf("the texts of notices: %v", names)
+	}
 	again, err := client.GetSchema(t.Context(), &satchelv1.GetSchemaRequest{HaveVersion: res.Version})
-	if err != nil || len(again.Kinds) != 0 || again.Version != res.Version {
+	if err != nil || len(again.Kinds) != 0 || len(again.Templates) != 0 || again.Version != res.Version {
 		t.Errorf("the version that the app has gives %d kinds, %v", len(again.Kinds), err)
 	}
 }

@@ -73,7 +73,10 @@ type GetSchemaResponse struct {
 	// Current version.
 	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	// The kinds, by name; absent when have_version is current.
-	Kinds         []*KindInfo `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	Kinds []*KindInfo `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// The texts of notices, by name; absent when have_version is current. A notice whose template is not among them was
+	// written under another version.
+	Templates     []*TemplateInfo `protobuf:"bytes,3,rep,name=templates,proto3" json:"templates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -122,6 +125,78 @@ func (x *GetSchemaResponse) GetKinds() []*KindInfo {
 	return nil
 }
 
+func (x *GetSchemaResponse) GetTemplates() []*TemplateInfo {
+	if x != nil {
+		return x.Templates
+	}
+	return nil
+}
+
+// TemplateInfo is the text of a notice: what its field "template" names. It holds no customer data, so it may stand on a
+// locked screen.
+type TemplateInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, such as "follow_up_due".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The sentence in zh-CN, at most 200 characters.
+	TextZh string `protobuf:"bytes,2,opt,name=text_zh,json=textZh,proto3" json:"text_zh,omitempty"`
+	// The sentence in English, at most 200 characters.
+	TextEn        string `protobuf:"bytes,3,opt,name=text_en,json=textEn,proto3" json:"text_en,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TemplateInfo) Reset() {
+	*x = TemplateInfo{}
+	mi := &file_satchel_v1_schema_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TemplateInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TemplateInfo) ProtoMessage() {}
+
+func (x *TemplateInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_satchel_v1_schema_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TemplateInfo.ProtoReflect.Descriptor instead.
+func (*TemplateInfo) Descriptor() ([]byte, []int) {
+	return file_satchel_v1_schema_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TemplateInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TemplateInfo) GetTextZh() string {
+	if x != nil {
+		return x.TextZh
+	}
+	return ""
+}
+
+func (x *TemplateInfo) GetTextEn() string {
+	if x != nil {
+		return x.TextEn
+	}
+	return ""
+}
+
 // KindInfo describes a kind of record.
 type KindInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -147,7 +222,7 @@ type KindInfo struct {
 
 func (x *KindInfo) Reset() {
 	*x = KindInfo{}
-	mi := &file_satchel_v1_schema_proto_msgTypes[2]
+	mi := &file_satchel_v1_schema_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -159,7 +234,7 @@ func (x *KindInfo) String() string {
 func (*KindInfo) ProtoMessage() {}
 
 func (x *KindInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_schema_proto_msgTypes[2]
+	mi := &file_satchel_v1_schema_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -172,7 +247,7 @@ func (x *KindInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindInfo.ProtoReflect.Descriptor instead.
 func (*KindInfo) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_schema_proto_rawDescGZIP(), []int{2}
+	return file_satchel_v1_schema_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *KindInfo) GetName() string {
@@ -262,7 +337,7 @@ type FieldInfo struct {
 
 func (x *FieldInfo) Reset() {
 	*x = FieldInfo{}
-	mi := &file_satchel_v1_schema_proto_msgTypes[3]
+	mi := &file_satchel_v1_schema_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -274,7 +349,7 @@ func (x *FieldInfo) String() string {
 func (*FieldInfo) ProtoMessage() {}
 
 func (x *FieldInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_satchel_v1_schema_proto_msgTypes[3]
+	mi := &file_satchel_v1_schema_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -287,7 +362,7 @@ func (x *FieldInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldInfo.ProtoReflect.Descriptor instead.
 func (*FieldInfo) Descriptor() ([]byte, []int) {
-	return file_satchel_v1_schema_proto_rawDescGZIP(), []int{3}
+	return file_satchel_v1_schema_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *FieldInfo) GetName() string {
@@ -374,10 +449,15 @@ const file_satchel_v1_schema_proto_rawDesc = "" +
 	"\x17satchel/v1/schema.proto\x12\n" +
 	"satchel.v1\"5\n" +
 	"\x10GetSchemaRequest\x12!\n" +
-	"\fhave_version\x18\x01 \x01(\rR\vhaveVersion\"Y\n" +
+	"\fhave_version\x18\x01 \x01(\rR\vhaveVersion\"\x91\x01\n" +
 	"\x11GetSchemaResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12*\n" +
-	"\x05kinds\x18\x02 \x03(\v2\x14.satchel.v1.KindInfoR\x05kinds\"\xf4\x01\n" +
+	"\x05kinds\x18\x02 \x03(\v2\x14.satchel.v1.KindInfoR\x05kinds\x126\n" +
+	"\ttemplates\x18\x03 \x03(\v2\x18.satchel.v1.TemplateInfoR\ttemplates\"T\n" +
+	"\fTemplateInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
+	"\atext_zh\x18\x02 \x01(\tR\x06textZh\x12\x17\n" +
+	"\atext_en\x18\x03 \x01(\tR\x06textEn\"\xf4\x01\n" +
 	"\bKindInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\blabel_zh\x18\x02 \x01(\tR\alabelZh\x12\x19\n" +
@@ -421,23 +501,25 @@ func file_satchel_v1_schema_proto_rawDescGZIP() []byte {
 	return file_satchel_v1_schema_proto_rawDescData
 }
 
-var file_satchel_v1_schema_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_satchel_v1_schema_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_satchel_v1_schema_proto_goTypes = []any{
 	(*GetSchemaRequest)(nil),  // 0: satchel.v1.GetSchemaRequest
 	(*GetSchemaResponse)(nil), // 1: satchel.v1.GetSchemaResponse
-	(*KindInfo)(nil),          // 2: satchel.v1.KindInfo
-	(*FieldInfo)(nil),         // 3: satchel.v1.FieldInfo
+	(*TemplateInfo)(nil),      // 2: satchel.v1.TemplateInfo
+	(*KindInfo)(nil),          // 3: satchel.v1.KindInfo
+	(*FieldInfo)(nil),         // 4: satchel.v1.FieldInfo
 }
 var file_satchel_v1_schema_proto_depIdxs = []int32{
-	2, // 0: satchel.v1.GetSchemaResponse.kinds:type_name -> satchel.v1.KindInfo
-	3, // 1: satchel.v1.KindInfo.fields:type_name -> satchel.v1.FieldInfo
-	0, // 2: satchel.v1.SchemaService.GetSchema:input_type -> satchel.v1.GetSchemaRequest
-	1, // 3: satchel.v1.SchemaService.GetSchema:output_type -> satchel.v1.GetSchemaResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 0: satchel.v1.GetSchemaResponse.kinds:type_name -> satchel.v1.KindInfo
+	2, // 1: satchel.v1.GetSchemaResponse.templates:type_name -> satchel.v1.TemplateInfo
+	4, // 2: satchel.v1.KindInfo.fields:type_name -> satchel.v1.FieldInfo
+	0, // 3: satchel.v1.SchemaService.GetSchema:input_type -> satchel.v1.GetSchemaRequest
+	1, // 4: satchel.v1.SchemaService.GetSchema:output_type -> satchel.v1.GetSchemaResponse
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_satchel_v1_schema_proto_init() }
@@ -451,7 +533,7 @@ func file_satchel_v1_schema_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_satchel_v1_schema_proto_rawDesc), len(file_satchel_v1_schema_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

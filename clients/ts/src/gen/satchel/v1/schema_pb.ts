@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file satchel/v1/schema.proto.
  */
 export const file_satchel_v1_schema: GenFile = /*@__PURE__*/
-  fileDesc("ChdzYXRjaGVsL3YxL3NjaGVtYS5wcm90bxIKc2F0Y2hlbC52MSIoChBHZXRTY2hlbWFSZXF1ZXN0EhQKDGhhdmVfdmVyc2lvbhgBIAEoDSJJChFHZXRTY2hlbWFSZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgNEiMKBWtpbmRzGAIgAygLMhQuc2F0Y2hlbC52MS5LaW5kSW5mbyKtAQoIS2luZEluZm8SDAoEbmFtZRgBIAEoCRIQCghsYWJlbF96aBgCIAEoCRIQCghsYWJlbF9lbhgDIAEoCRIMCgRmYWN0GAQgASgIEiUKBmZpZWxkcxgFIAMoCzIVLnNhdGNoZWwudjEuRmllbGRJbmZvEhIKCmNhbl9jcmVhdGUYBiABKAgSEgoKY2FuX3VwZGF0ZRgHIAEoCBISCgpjYW5fZGVsZXRlGAggASgIIr8BCglGaWVsZEluZm8SDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEhAKCGxhYmVsX3poGAMgASgJEhAKCGxhYmVsX2VuGAQgASgJEg0KBW1lcmdlGAUgASgJEg0KBWdyb3VwGAYgASgJEhAKCHJlcXVpcmVkGAcgASgIEg8KB2Nob2ljZXMYCCADKAkSDgoGdGFyZ2V0GAkgASgJEhEKCWNhbl93cml0ZRgKIAEoCBIOCgZtYXNrZWQYCyABKAgyWQoNU2NoZW1hU2VydmljZRJICglHZXRTY2hlbWESHC5zYXRjaGVsLnYxLkdldFNjaGVtYVJlcXVlc3QaHS5zYXRjaGVsLnYxLkdldFNjaGVtYVJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("ChdzYXRjaGVsL3YxL3NjaGVtYS5wcm90bxIKc2F0Y2hlbC52MSIoChBHZXRTY2hlbWFSZXF1ZXN0EhQKDGhhdmVfdmVyc2lvbhgBIAEoDSJ2ChFHZXRTY2hlbWFSZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgNEiMKBWtpbmRzGAIgAygLMhQuc2F0Y2hlbC52MS5LaW5kSW5mbxIrCgl0ZW1wbGF0ZXMYAyADKAsyGC5zYXRjaGVsLnYxLlRlbXBsYXRlSW5mbyI+CgxUZW1wbGF0ZUluZm8SDAoEbmFtZRgBIAEoCRIPCgd0ZXh0X3poGAIgASgJEg8KB3RleHRfZW4YAyABKAkirQEKCEtpbmRJbmZvEgwKBG5hbWUYASABKAkSEAoIbGFiZWxfemgYAiABKAkSEAoIbGFiZWxfZW4YAyABKAkSDAoEZmFjdBgEIAEoCBIlCgZmaWVsZHMYBSADKAsyFS5zYXRjaGVsLnYxLkZpZWxkSW5mbxISCgpjYW5fY3JlYXRlGAYgASgIEhIKCmNhbl91cGRhdGUYByABKAgSEgoKY2FuX2RlbGV0ZRgIIAEoCCK/AQoJRmllbGRJbmZvEgwKBG5hbWUYASABKAkSDAoEdHlwZRgCIAEoCRIQCghsYWJlbF96aBgDIAEoCRIQCghsYWJlbF9lbhgEIAEoCRINCgVtZXJnZRgFIAEoCRINCgVncm91cBgGIAEoCRIQCghyZXF1aXJlZBgHIAEoCBIPCgdjaG9pY2VzGAggAygJEg4KBnRhcmdldBgJIAEoCRIRCgljYW5fd3JpdGUYCiABKAgSDgoGbWFza2VkGAsgASgIMlkKDVNjaGVtYVNlcnZpY2USSAoJR2V0U2NoZW1hEhwuc2F0Y2hlbC52MS5HZXRTY2hlbWFSZXF1ZXN0Gh0uc2F0Y2hlbC52MS5HZXRTY2hlbWFSZXNwb25zZWIGcHJvdG8z");
 
 /**
  * GetSchemaRequest may name the version the app has.
@@ -52,6 +52,14 @@ export type GetSchemaResponse = Message<"satchel.v1.GetSchemaResponse"> & {
    * @generated from field: repeated satchel.v1.KindInfo kinds = 2;
    */
   kinds: KindInfo[];
+
+  /**
+   * The texts of notices, by name; absent when have_version is current. A notice whose template is not among them was
+   * written under another version.
+   *
+   * @generated from field: repeated satchel.v1.TemplateInfo templates = 3;
+   */
+  templates: TemplateInfo[];
 };
 
 /**
@@ -60,6 +68,42 @@ export type GetSchemaResponse = Message<"satchel.v1.GetSchemaResponse"> & {
  */
 export const GetSchemaResponseSchema: GenMessage<GetSchemaResponse> = /*@__PURE__*/
   messageDesc(file_satchel_v1_schema, 1);
+
+/**
+ * TemplateInfo is the text of a notice: what its field "template" names. It holds no customer data, so it may stand on a
+ * locked screen.
+ *
+ * @generated from message satchel.v1.TemplateInfo
+ */
+export type TemplateInfo = Message<"satchel.v1.TemplateInfo"> & {
+  /**
+   * Name, such as "follow_up_due".
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The sentence in zh-CN, at most 200 characters.
+   *
+   * @generated from field: string text_zh = 2;
+   */
+  textZh: string;
+
+  /**
+   * The sentence in English, at most 200 characters.
+   *
+   * @generated from field: string text_en = 3;
+   */
+  textEn: string;
+};
+
+/**
+ * Describes the message satchel.v1.TemplateInfo.
+ * Use `create(TemplateInfoSchema)` to create a new message.
+ */
+export const TemplateInfoSchema: GenMessage<TemplateInfo> = /*@__PURE__*/
+  messageDesc(file_satchel_v1_schema, 2);
 
 /**
  * KindInfo describes a kind of record.
@@ -129,7 +173,7 @@ export type KindInfo = Message<"satchel.v1.KindInfo"> & {
  * Use `create(KindInfoSchema)` to create a new message.
  */
 export const KindInfoSchema: GenMessage<KindInfo> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_schema, 2);
+  messageDesc(file_satchel_v1_schema, 3);
 
 /**
  * FieldInfo describes a field.
@@ -220,10 +264,10 @@ export type FieldInfo = Message<"satchel.v1.FieldInfo"> & {
  * Use `create(FieldInfoSchema)` to create a new message.
  */
 export const FieldInfoSchema: GenMessage<FieldInfo> = /*@__PURE__*/
-  messageDesc(file_satchel_v1_schema, 3);
+  messageDesc(file_satchel_v1_schema, 4);
 
 /**
- * SchemaService tells which kinds and fields the organisation has and what the caller may do with them.
+ * SchemaService tells which kinds and fields the organisation has, what the caller may do with them, and what notices say.
  *
  * @generated from service satchel.v1.SchemaService
  */
