@@ -14,7 +14,6 @@ export default {
   "save": "Save",
   "close": "Close",
   "optional": "optional",
-  "all": "All",
   "none": "None",
   "yes": "Yes",
   "no": "No",
@@ -122,7 +121,6 @@ export default {
   "accounts.level": "Level {level}",
   "accounts.recent": "By last contact",
   "accounts.by_name": "By name",
-  "accounts.order": "Order",
 
   "account.gone": "This account is not on this device.",
   "account.call": "Call {name}",
@@ -157,7 +155,6 @@ export default {
   "visits.search": "Search subject or account",
 
   "visit.log": "Log a visit",
-  "visit.new": "New visit",
   "visit.account": "Account",
   "visit.choose": "Choose an account",
   "visit.subject": "What was it about?",
@@ -199,5 +196,4 @@ export default {
   "visit.media_waits": "waits for its upload",
   "visit.load": "Load",
   "visit.transcript": "Transcript",
-  "visit.accuracy": "within {m} m",
 };

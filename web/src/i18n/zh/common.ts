@@ -16,7 +16,6 @@ const zh: Record<keyof typeof en, string> = {
   "save": "保存",
   "close": "关闭",
   "optional": "选填",
-  "all": "全部",
   "none": "无",
   "yes": "是",
   "no": "否",
@@ -124,7 +123,6 @@ const zh: Record<keyof typeof en, string> = {
   "accounts.level": "{level} 级",
   "accounts.recent": "按最近联系",
   "accounts.by_name": "按名称",
-  "accounts.order": "排序",
 
   "account.gone": "此设备上没有这个客户。",
   "account.call": "致电{name}",
@@ -159,7 +157,6 @@ const zh: Record<keyof typeof en, string> = {
   "visits.search": "搜索主题或客户",
 
   "visit.log": "记录拜访",
-  "visit.new": "新拜访",
   "visit.account": "客户",
   "visit.choose": "选择客户",
   "visit.subject": "拜访主题",
@@ -201,6 +198,5 @@ const zh: Record<keyof typeof en, string> = {
   "visit.media_waits": "等待上传",
   "visit.load": "加载",
   "visit.transcript": "文字",
-  "visit.accuracy": "精度 {m} 米",
 };
 export default zh;
