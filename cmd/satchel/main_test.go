@@ -243,6 +243,7 @@ func TestACallThatMakesNoSenseSaysSoAndExitsWithTwo(t *testing.T) {
 		{"a proxy that is no network", []string{db, blobs, secret}, "serve --trust-proxy=proxy", "--trust-proxy"},
 		{"an address that is none", []string{db, blobs, secret}, "serve --listen=nonsense", "host:port"},
 		{"a service account that is none", []string{db, blobs, secret}, "serve --fcm-credentials=main.go", "no JSON"},
+		{"a mini-program without its secret", []string{db, blobs, secret}, "serve --wechat-app-id=wx1", "come together"},
 		{"a collector that is none", []string{db, blobs, secret}, "serve --listen=127.0.0.1:0 --otlp-endpoint=somewhere", "--otlp-endpoint"},
 		{"a person without a role", []string{db}, "user add acme li", "--role"},
 		{"a person without a name", []string{db}, "user reset acme", "Try: satchel user reset --help"},

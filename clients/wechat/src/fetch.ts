@@ -91,16 +91,18 @@ function abortable<T>(signal: AbortSignal | null | undefined, release: () => voi
       return abort();
     }
     signal?.addEventListener("abort", abort);
-    task = start(
-      (result) => {
+    const fail = ({ errMsg }: { errMsg: string }) => {
+      end();
+      reject(new ConnectError(errMsg, /timeout|time out/i.test(errMsg) ? Code.DeadlineExceeded : /abort/i.test(errMsg) ? Code.Canceled : Code.Unavailable));
+    };
+    try {
+      task = start((result) => {
         end();
         resolve(result);
-      },
-      ({ errMsg }) => {
-        end();
-        reject(new ConnectError(errMsg, /timeout|time out/i.test(errMsg) ? Code.DeadlineExceeded : /abort/i.test(errMsg) ? Code.Canceled : Code.Unavailable));
-      },
-    );
+      }, fail);
+    } catch (e) {
+      fail({ errMsg: String(e) }); // WeChat throws for what it cannot read
+    }
   });
 }
 

@@ -1,3 +1,5 @@
+import { SatchelError } from "@satchel/client";
+
 /**
  * What this package uses of WeChat's `wx`. The real one fits (src/wx.test-d.ts proves it with WeChat's own typings), and a
  * test gives another.
@@ -59,9 +61,11 @@ export interface FileSystem {
   unlink(options: { filePath: string } & Callbacks<unknown>): void;
 }
 
-/** A call of WeChat's that failed. */
-export class WxError extends Error {
-  override readonly name = "WxError";
+/** A call of WeChat's that failed, with its words: as a rule the storage's, which then keeps nothing. */
+export class WxError extends SatchelError {
+  constructor(errMsg: string) {
+    super("no_storage", errMsg);
+  }
 }
 
 /** Makes a call a promise. */

@@ -144,7 +144,7 @@ test("no key is over WeChat's limit, whatever a row holds, and what it holds com
     for (const [key, { data }] of flash.storage) expect(Buffer.byteLength(String(data)), key).toBeLessThanOrEqual(256 * 1024);
     const { rows } = await disk(flash, {}, encrypt).load();
     expect(rows).toEqual([{ table: "meta", key: "k", row: text }]);
-    await expect(disk(flash, {}, !encrypt).load()).rejects.toThrow(/not found/);
+    await expect(disk(flash, {}, !encrypt).load()).rejects.toMatchObject({ code: "no_storage", message: expect.stringContaining("not found") as string });
   }
 });
 

@@ -187,6 +187,14 @@ test("WeChat never has more than ten at once, what people wait for goes first, a
   await close(slow);
 });
 
+test("a request that WeChat throws for takes no place of others", async () => {
+  const p = await start(world.url);
+  const { wxFetch, Schedule } = p.package;
+  const wx = { ...p.phone.wx, request: () => { throw new Error("request:fail parameter error"); } };
+  const fetch = wxFetch(wx, new Schedule(wx));
+  for (let i = 0; i < 30; i++) await expect(fetch("https://example.com/")).rejects.toMatchObject({ name: "ConnectError", message: expect.stringContaining("parameter error") as string });
+});
+
 test("a phone without room for a piece's file sends it by wx.request", async () => {
   const p = await start(world.url, new Flash(), { user: "full" });
   const s = await client(p);
