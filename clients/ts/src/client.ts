@@ -6,7 +6,7 @@ import { pending, settled } from "./outbox.js";
 import { kept } from "./recover.js";
 import { getIdentity, putIdentity } from "./rows.js";
 import { poke, run } from "./run.js";
-import { fetchSchema, schema } from "./schema.js";
+import { fetchSchema, schema, templates } from "./schema.js";
 import { identity, withSession } from "./session.js";
 import { atOffice, get, list, status } from "./show.js";
 import { sync, syncOnce, wait } from "./sync.js";
@@ -134,6 +134,9 @@ export class Client<M extends Models = Record<string, Fields>> implements Client
 
   schema(): Map<string, Kind> {
     return schema(this.core);
+  }
+  templates() {
+    return templates(this.core);
   }
   fetchSchema(signal?: AbortSignal): Promise<Map<string, Kind>> {
     return fetchSchema(this.core, signal);

@@ -261,6 +261,13 @@ export interface KindField {
   masked: boolean;
 }
 
+/** What a notice says whose field "template" has its name (satchel.v1.TemplateInfo). It holds no customer data. */
+export interface Template {
+  name: string;
+  textZh: string;
+  textEn: string;
+}
+
 /**
  * A device's side of the protocol. Safe to use from anywhere in a page: at most one sync, one refresh and one upload run at
  * a time among all tabs of a store; reading is immediate and never waits for the network, recording waits for the disk
@@ -345,6 +352,8 @@ export interface ClientApi<M extends Models = Record<string, Fields>> {
 
   /** The organisation's schema as last fetched, by name; empty before the first fetch. */
   schema(): Map<string, Kind>;
+  /** The texts of notices, fetched with the schema, by name. One that is not there belongs to another version of the schema. */
+  templates(): Map<string, Template>;
   /** Fetches the schema if it changed. run does it after a sync that brought another version. */
   fetchSchema(signal?: AbortSignal): Promise<Map<string, Kind>>;
 

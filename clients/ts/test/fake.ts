@@ -90,7 +90,8 @@ export class Fake {
   onPut: ((req: PutChunkRequest) => void) | undefined;
   blobBytes = new TextEncoder().encode("from the server");
 
-  schema: GetSchemaResponse = create(GetSchemaResponseSchema, { version: 3, kinds: [{ name: "visit", labelEn: "Visit", canCreate: true, fields: [{ name: "note", type: "text" }] }] });
+  schema: GetSchemaResponse = create(GetSchemaResponseSchema, { version: 3, kinds: [{ name: "visit", labelEn: "Visit", canCreate: true, fields: [{ name: "note", type: "text" }] }],
+    templates: [{ name: "task_due", textZh: "任务即将到期。", textEn: "A task is due." }] });
   schemas = 0;
   waiting = 0;
   /** Answers Wait at once in place of the fake, unless it gives undefined. */

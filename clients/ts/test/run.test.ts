@@ -229,13 +229,14 @@ describe("the schema", () => {
     const f = new Fake();
     let now = serverTime;
     const d = await signedIn(f, memoryDisk(), { ...never, now: () => now });
-    expect(d.client.schema().size).toBe(0);
+    expect([d.client.schema().size, d.client.templates().size]).toEqual([0, 0]);
     const r = running(d);
     await waiting(f);
     expect([...d.client.schema().values()]).toEqual([expect.objectContaining({ name: "visit", canCreate: true, fields: [expect.objectContaining({ name: "note" })] })]);
     await r.end();
     const again = await other(d, { ...never, now: () => now });
     expect(again.client.schema().get("visit")?.labelEn).toBe("Visit");
+    expect([...again.client.templates()]).toEqual([["task_due", { name: "task_due", textZh: "任务即将到期。", textEn: "A task is due." }]]);
     const fetched = f.schemas;
     const r2 = running(again);
     await waiting(f);

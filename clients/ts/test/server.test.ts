@@ -86,6 +86,7 @@ test("a real server is given a new token when the old one has ended, and a sessi
   await spoil({ access: "expired" });
   await Promise.all([c.sync(), c.wait(), c.fetchSchema()]);
   expect(c.schema().get("visit")).toMatchObject({ canCreate: true });
+  expect(c.templates().get("task_due")).toEqual({ name: "task_due", textZh: "有一项任务即将到期。", textEn: "A task is due soon." });
   await spoil({ access: "expired", refresh: "unknown" });
   await rejection(c.sync(), "sign_in_again");
   expect(c.identity().signedIn).toBe(false);
