@@ -1,5 +1,5 @@
 import { computed, onScopeDispose, shallowRef, toValue, watchEffect, type ComputedRef, type MaybeRefOrGetter, type ShallowRef } from "vue";
-import { Client, SatchelError, type ClientApi, type Code, type Credentials, type Identity, type Kind, type Query, type Rec, type Status } from "@satchel/client";
+import { Client, SatchelError, type ClientApi, type Code, type Credentials, type Identity, type Kind, type Query, type Rec, type Status, type Template } from "@satchel/client";
 import { indexedDBStore } from "@satchel/client/indexeddb";
 import { memoryStore } from "@satchel/client/memory";
 import { language } from "./i18n/index.js";
@@ -14,6 +14,9 @@ export const identity = shallowRef<Identity>({ org: "", person: "", device: "", 
 
 /** The organisation's schema as this person may see it, by kind; reactive, empty before the first fetch. */
 export const schema = shallowRef<Map<string, Kind>>(new Map());
+
+/** What the organisation's notices say, by template; reactive, empty before the first fetch. */
+export const templates = shallowRef<Map<string, Template>>(new Map());
 
 /** Why the device no longer syncs, until somebody does something about it; "" = it does, or nobody is signed in. */
 export const halted = shallowRef<Code | "">("");
@@ -85,6 +88,7 @@ function markUsed(): void {
 function refresh(): void {
   identity.value = sdk().identity();
   schema.value = sdk().schema();
+  templates.value = sdk().templates();
 }
 
 /** Has the device try to sync now. */

@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { Fields, Kind, KindField, Rec } from "@satchel/client";
+import { setLanguage } from "../i18n/index.js";
 import { choicesOf, read, refusedOf, resend, restore } from "./attention.js";
+import { writerText } from "./attentionWords.js";
 
 const field = (name: string, more: Partial<KindField> = {}): KindField => ({
   name, type: "text", labelZh: name, labelEn: name, merge: "last_write", group: "", required: false, choices: [], target: "", canWrite: true, masked: false, ...more,
@@ -63,6 +65,16 @@ describe("a conflict", () => {
 
   it("about a record that is gone says so", () => {
     expect(choicesOf(read({ items: [lost("level", "c")] }).items, schema, nothing)).toMatchObject([{ gone: true, settled: false }]);
+  });
+
+  it("tells who wrote what stands, the newest word of it", () => {
+    const by = (...items: Fields[]) => choose(items, { level: "a" }).map((c) => c.by);
+    expect(by(lost("level", "c", { by: "mei" }), lost("level", "d", { by: "" }))).toEqual([""]);
+    expect(by(lost("level", "c", { by: "mei" }), lost("level", "d"))).toEqual(["mei"]); // kept by a server that did not tell
+    expect(by(lost("level", "c"))).toEqual([undefined]);
+    setLanguage("en");
+    const words = ["mei", "ann", "gone", "", undefined].map((who) => writerText(who, "ann", (id) => (id === "mei" ? "Mei Lin" : "")));
+    expect(words).toEqual(["By Mei Lin", "By you", "By somebody else", "By a rule or the office", ""]);
   });
 });
 

@@ -23,9 +23,9 @@ export interface Item {
   conflict: boolean;
   /** It stood, until somebody replaced it who had not seen it. */
   overruled: boolean;
-  /** Who wrote what stands; "" = not known. */
-  by: string;
-  /** When, milliseconds since 1970; 0 = not known. */
+  /** Who wrote what stands, a person's id; "" = a rule, an import or the office, undefined = not known. */
+  by: string | undefined;
+  /** When it was noticed, milliseconds since 1970; 0 = not known. */
   atMs: number;
   /** Items of one refused mutation have the same; "" = not kept. */
   mutation: string;
@@ -72,7 +72,7 @@ function itemOf(raw: Json): Item {
   return {
     record: text(raw.record), kind: text(raw.kind), field: slash < 0 ? path : path.slice(0, slash),
     element: slash < 0 ? undefined : path.slice(slash + 1), action: text(raw.action), value: raw.value ?? null,
-    withheld: raw.withheld === true, conflict: "at" in raw, overruled: raw.overruled === true, by: text(raw.by), atMs: number(raw.at),
+    withheld: raw.withheld === true, conflict: "at" in raw, overruled: raw.overruled === true, by: typeof raw.by === "string" ? raw.by : undefined, atMs: number(raw.at),
     mutation: text(raw.mutation), bytes: "encoding" in raw,
   };
 }
@@ -113,7 +113,8 @@ export interface Choice {
   deletion: boolean;
   /** Mine had stood before. */
   overruled: boolean;
-  by: string;
+  /** As of an item. */
+  by: string | undefined;
   atMs: number;
   /** The record is no longer on the device: deleted, or no longer this person's to see. */
   gone: boolean;
@@ -136,11 +137,11 @@ export function choicesOf(items: readonly Item[], schema: ReadonlyMap<string, Ki
     const standing = find(it.kind, it.record);
     const c = choices.get(key) ?? {
       key, record: standing?.id ?? it.record, kind: it.kind, sides: [], deletion: it.field === "" && it.action === "delete",
-      overruled: false, by: "", atMs: 0, gone: !standing, settled: false,
+      overruled: false, by: undefined, atMs: 0, gone: !standing, settled: false,
     };
     choices.set(key, c);
     c.overruled = it.overruled;
-    if (it.by) c.by = it.by;
+    c.by = it.by ?? c.by;
     c.atMs = Math.max(c.atMs, it.atMs);
     if (it.field) put(c, it, standing?.fields[it.field] ?? null);
   }

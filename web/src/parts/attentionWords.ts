@@ -24,6 +24,15 @@ export function reasonText(reason: string): string {
   return words ? pick(words[0], words[1]) : reason;
 }
 
+/** Who wrote what stands, in words; me is who looks, nameOf gives a person's name, "" = not here. "" where it is not known. */
+export function writerText(by: string | undefined, me: string, nameOf: (person: string) => string): string {
+  if (by === undefined) return "";
+  if (by === "") return t("att.by_system");
+  if (by === me) return t("att.by_you");
+  const name = nameOf(by);
+  return name ? t("att.by", { name }) : t("att.by_other");
+}
+
 /** When it last got something to look at, milliseconds since 1970. */
 export function sinceOf(attention: Rec): number {
   return Math.max(attention.eventMs, ...read(attention.fields).items.map((it) => it.atMs));

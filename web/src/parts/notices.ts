@@ -1,15 +1,14 @@
 import type { RouteLocationRaw } from "vue-router";
 import type { Rec } from "@satchel/client";
+import { pick } from "../i18n/index.js";
 import { t } from "../i18n/office.js";
+import { templates } from "../satchel.js";
 import { kindLabel, text } from "../words.js";
 
-const templates = ["follow_up_due", "task_due", "approval_waiting", "approval_approved", "approval_rejected", "attention_new"] as const;
-
-/** A notice's sentence. The organisation's own templates do not reach the device: of those it says what kind it is about. */
+/** A notice's sentence, as the organisation has it; where it has none (any more), what kind of thing it is about. */
 export function noticeText(notice: Rec): string {
-  const template = text(notice, "template");
-  const known = templates.find((name) => name === template);
-  return known ? t(`template.${known}`) : t("notice.other", { kind: kindLabel(text(notice, "record_kind")) });
+  const words = templates.value.get(text(notice, "template"));
+  return words ? pick(words.textZh, words.textEn) : t("notice.other", { kind: kindLabel(text(notice, "record_kind")) });
 }
 
 /** Where the record that a notice is about has a screen of its own; undefined = it has none. */
