@@ -237,6 +237,10 @@ func New(cfg Config) (*Server, error) {
 // Handler answers every path of the port: calls, links to bytes, health, metrics and the page.
 func (s *Server) Handler() http.Handler { return s.handler }
 
+// Rest waits until nothing goes on any more behind answers that were given, such as notes of last contacts. It is for a
+// caller of [Server.Handler] whose calls have all ended: nobody else may call meanwhile.
+func (s *Server) Rest() { s.contacts.wait() }
+
 // Serve answers on l until ctx ends. Then /readyz says no, waiting devices are sent away at once, calls that run get
 // 20 s, and what is left is cut off. The error is nil after such an end.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {

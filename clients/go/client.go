@@ -40,6 +40,8 @@ type Config struct {
 	// device has no such clock: then the server estimates when offline edits took place. A clock that stops while the
 	// device sleeps is worse than none.
 	Monotonic func() (boot string, ms uint64)
+	// NewID mints the ids of mutations, each another one; nil = satchel.NewID. For the simulator.
+	NewID func() satchel.ID
 	// Codec of messages.
 	Codec Codec
 	// Language of messages for people: "zh-CN" or "en"; "" = en.
@@ -126,6 +128,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.NewID == nil {
+		cfg.NewID = satchel.NewID
 	}
 	if cfg.Monotonic == nil {
 		cfg.Monotonic = func() (string, uint64) { return "", 0 }

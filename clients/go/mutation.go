@@ -182,7 +182,7 @@ func (c *Client) recordIn(tx Tx, b *Batch) (satchel.ID, error) {
 	}
 	boot, ms := c.cfg.Monotonic()
 	m := &satchelv1.Mutation{
-		Id:              satchel.NewID().String(),
+		Id:              c.cfg.NewID().String(),
 		CheckpointToken: at.Token,
 		SchemaVersion:   cmp.Or(c.cfg.SchemaVersion, at.Schema), // what the person saw, however much later it is sent
 		Recorded:        &satchelv1.ClockReading{Boot: boot, MonotonicMs: ms, WallMs: c.cfg.Now().UnixMilli()},

@@ -42,7 +42,7 @@ func (c *Client) envelop(tx Tx, key, value []byte, last *satchelv1.Mutation, nex
 	hash := sha256.Sum256(value)
 	boot, ms := c.cfg.Monotonic()
 	m := &satchelv1.Mutation{
-		Id:       satchel.NewID().String(),
+		Id:       c.cfg.NewID().String(),
 		Envelope: &satchelv1.Envelope{Size: uint64(len(value)), Sha256: hash[:]},
 		Recorded: &satchelv1.ClockReading{Boot: boot, MonotonicMs: ms, WallMs: c.cfg.Now().UnixMilli()},
 	}
@@ -130,7 +130,7 @@ func (c *Client) fillGap(ctx context.Context, expected uint64) (skipped uint64, 
 		skip := func(before []byte, from, to uint64) error {
 			for ; from <= to; from += maxSkip {
 				m := &satchelv1.Mutation{
-					Number: from, Id: satchel.NewID().String(), Skip: &satchelv1.Skip{To: min(to, from+maxSkip-1), Why: "store damaged"},
+					Number: from, Id: c.cfg.NewID().String(), Skip: &satchelv1.Skip{To: min(to, from+maxSkip-1), Why: "store damaged"},
 					Recorded: &satchelv1.ClockReading{Boot: boot, MonotonicMs: ms, WallMs: c.cfg.Now().UnixMilli()},
 				}
 				skipped += m.Skip.To - from + 1

@@ -21,6 +21,7 @@ type simCmd struct {
 	Real bool      `help:"Real mode: processes, sockets and Postgres restarts, on a schedule drawn from the seed."`
 	Keep sim.Steps `placeholder:"3,9-12" help:"With --seed: only these steps, or with --real events of the schedule; 0 = none."`
 
+	Twice    bool     `help:"Run each seed twice, and fail where it does not do the same again."`
 	NoShrink bool     `help:"Do not look for the few steps that a failure needs."`
 	Mutants  bool     `help:"Plant each known fault in turn, and run seeds until one finds it: at most --seeds, 200 where nothing is said. Needs a binary built with -tags mutants."`
 	Mutant   []string `placeholder:"NAME" help:"With --mutants: only these."`
@@ -47,6 +48,9 @@ func (c *simCmd) Run(ctx context.Context, std streams) error {
 	if c.Keep != nil && c.Seed == nil {
 		return errors.New("--keep names steps of one seed; give --seed too")
 	}
+	if c.Twice && (c.Real || c.Mutants) {
+		return errors.New("--twice is for the fast mode: neither real processes nor planted faults do the same again")
+	}
 	if c.Mutants {
 		return c.mutants(ctx, std)
 	}
@@ -54,7 +58,7 @@ func (c *simCmd) Run(ctx context.Context, std streams) error {
 	if c.Real {
 		return c.real(ctx, std)
 	}
-	m := sim.Many{From: c.From, Seeds: c.Seeds, Parallel: c.Parallel, Steps: c.Steps, Keep: c.Keep, Whole: c.NoShrink, Trace: c.Trace, First: c.First,
+	m := sim.Many{From: c.From, Seeds: c.Seeds, Parallel: c.Parallel, Steps: c.Steps, Keep: c.Keep, Whole: c.NoShrink, Trace: c.Trace, First: c.First, Twice: c.Twice,
 		Out: std.out, Replay: "satchel-lab sim"}
 	if c.Seed != nil {
 		m.From, m.Seeds, m.Parallel = *c.Seed, 1, 1

@@ -18,3 +18,12 @@ func TestAServersProcessOfSimSaysWhoStartsIt(t *testing.T) {
 		t.Errorf("status %d: %s", status, errs)
 	}
 }
+
+func TestOnlyTheFastModeIsRunTwice(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"--real", "--mutants"} {
+		if status, _, errs := lab("sim", "--twice", mode); status != 1 || !strings.Contains(errs, "fast mode") {
+			t.Errorf("%s: status %d: %s", mode, status, errs)
+		}
+	}
+}

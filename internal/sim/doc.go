@@ -11,7 +11,9 @@
 //   - may import: internal/app and below, clients/go, gen/
 //   - start reading at: [Run], then world.step and check.go
 //
-// The choices of a run follow from its seed alone. Random ids, keys and the bytes of tokens do not, and neither does
-// which of two background writes of the server comes first; ids are minted in the order of the run, so the order of
-// records is the same each time.
+// The choices of a run follow from its seed alone, and so does what comes of them: one thing happens at a time. What the
+// server does behind an answer is waited for, a connection that breaks is gone on Postgres' side too before anything else
+// happens, and where two are at work at once they take turns (world.meanwhile). Random ids, keys and the bytes of tokens
+// follow from no seed; ids are minted in the order of the run, so the order of records is the same each time.
+// [Many.Twice] proves it.
 package sim

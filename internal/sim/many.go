@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,12 +25,14 @@ type Many struct {
 	Seeds int // how many, from From on
 	// Parallel runs so many at once; 0 = 2. What a seed does follows from it alone, also beside others.
 	Parallel int
-	Steps    int       // of each; see Config
-	Keep     Steps     // of each; see Config
-	Whole    bool      // do not shrink what fails
-	Trace    bool      // print every step
-	First    bool      // stop at the first failure
-	Out      io.Writer // the report: a line for each seed that failed, then what happened, then `N passed, M failed`
+	Steps    int   // of each; see Config
+	Keep     Steps // of each; see Config
+	Whole    bool  // do not shrink what fails
+	Trace    bool  // print every step
+	// Twice runs each seed twice; one that does not do the same again has failed. Nothing is shrunk then.
+	Twice bool
+	First bool      // stop at the first failure
+	Out   io.Writer // the report: a line for each seed that failed, then what happened, then `N passed, M failed`
 	// Replay is the command that runs one seed again, such as "satchel-lab sim"; a failure is printed with it.
 	Replay string
 }
@@ -97,10 +100,10 @@ func (m Many) run(ctx context.Context, address string) (Total, error) {
 	for range m.Parallel {
 		workers.Go(func() {
 			for seed := range seeds {
-				r, err := m.one(ctx, address, seed, m.Keep, m.Trace)
+				r, err := m.try(ctx, address, seed)
 				keep := []int(m.Keep)
 				mu.Lock()
-				shrinks := err == nil && len(r.Failures) > 0 && !m.Whole && keep == nil && shrunk < maxShrunk
+				shrinks := err == nil && len(r.Failures) > 0 && !m.Whole && !m.Twice && keep == nil && shrunk < maxShrunk
 				if shrinks {
 					shrunk++
 				}
@@ -151,8 +154,37 @@ give:
 	return total, errors.Join(failure, ctx.Err())
 }
 
+// try runs a seed as m says.
+func (m Many) try(ctx context.Context, address string, seed uint64) (Result, error) {
+	if !m.Twice {
+		var trace io.Writer
+		if m.Trace {
+			trace = m.Out
+		}
+		return m.one(ctx, address, seed, m.Keep, trace)
+	}
+	var first, second bytes.Buffer
+	r, err := m.one(ctx, address, seed, m.Keep, &first)
+	if m.Trace {
+		_, _ = m.Out.Write(first.Bytes()) // as a report is
+	}
+	if err != nil {
+		return r, err
+	}
+	if _, err := m.one(ctx, address, seed, m.Keep, &second); err != nil {
+		return r, fmt.Errorf("when it was run again: %w", err)
+	}
+	if d := Difference(first.String(), second.String()); d != "" {
+		r.Failures = append([]string{"not the same again, " + d}, r.Failures...)
+	}
+	return r, nil
+}
+
 func (m Many) report(r Result, keep []int, err error) {
 	again := fmt.Sprintf("%s --seed %d", m.Replay, r.Seed)
+	if m.Twice {
+		again += " --twice"
+	}
 	if m.Steps > 0 {
 		again += fmt.Sprintf(" --steps %d", m.Steps)
 	}
@@ -176,7 +208,7 @@ func (m Many) shrink(ctx context.Context, address string, r Result) []int {
 	}
 	promise := promiseOf(r.Failures[0])
 	return shrink(all, shrinkRuns, time.Now().Add(shrinkTime), func(keep []int) bool {
-		again, err := m.one(ctx, address, r.Seed, keep, false)
+		again, err := m.one(ctx, address, r.Seed, keep, nil)
 		return err == nil && slices.ContainsFunc(again.Failures, func(f string) bool { return promiseOf(f) == promise })
 	})
 }
@@ -189,8 +221,8 @@ func promiseOf(failure string) string {
 
 const templateName = "satchel_sim_template"
 
-// one runs a seed on a database of its own.
-func (m Many) one(ctx context.Context, address string, seed uint64, keep []int, trace bool) (Result, error) {
+// one runs a seed on a database of its own; trace, where not nil, is told every step.
+func (m Many) one(ctx context.Context, address string, seed uint64, keep []int, trace io.Writer) (Result, error) {
 	name := fmt.Sprintf("satchel_sim_%d", seed)
 	if err := admin(ctx, address, "CREATE DATABASE "+name+" TEMPLATE "+templateName+" STRATEGY file_copy"); err != nil {
 		return Result{Seed: seed}, err
@@ -200,8 +232,8 @@ func (m Many) one(ctx context.Context, address string, seed uint64, keep []int, 
 		return Result{Seed: seed}, err
 	}
 	cfg := Config{URL: u, Seed: seed, Steps: m.Steps, Keep: keep}
-	if trace {
-		cfg.Trace = m.Out
+	if trace != nil {
+		cfg.Trace = trace
 	}
 	r, err := Run(ctx, cfg)
 	return r, errors.Join(err, admin(context.WithoutCancel(ctx), address, "DROP DATABASE "+name+" WITH (FORCE)"))

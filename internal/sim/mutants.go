@@ -67,7 +67,7 @@ func (m Mutants) hunt(ctx context.Context, address, name string) (seeds int, by 
 			continue
 		}
 		mutant.Plant("")
-		again, err := many.one(ctx, address, total.FirstSeed, nil, false)
+		again, err := many.one(ctx, address, total.FirstSeed, nil, nil)
 		if ctx.Err() != nil {
 			return m.Seeds, "", ctx.Err()
 		}

@@ -84,7 +84,9 @@ func (w *world) deliver(ctx context.Context, l letter) *http.Response {
 		ContentLength: int64(len(l.body)), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Host: l.url.Host,
 		RequestURI: l.url.RequestURI(), RemoteAddr: "192.0.2.1:1"}).WithContext(ctx)
 	a := &answer{header: http.Header{}}
-	w.replicas[l.replica].app.Server.Handler().ServeHTTP(a, req)
+	server := w.replicas[l.replica].app.Server
+	server.Handler().ServeHTTP(a, req)
+	server.Rest() // what it notes behind its answer has its place in the order of the run
 	w.restart()
 	if a.code == 0 {
 		a.code = http.StatusOK

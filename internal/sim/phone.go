@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type phone struct {
 	app          uint32 // the schema version that the app was built for; 0 = none in particular
 	deadly       int    // the points until it is killed; 0 = it is not
 	point        string
+	minted       uint64 // ids of mutations
 
 	backup     *memstore.Store
 	backupDisk disk
@@ -119,10 +121,20 @@ func (p *phone) open() (err error) {
 		Monotonic: func() (string, uint64) {
 			return fmt.Sprintf("%s/%d", p.name, p.boots), uint64(p.w.clock.Load() - p.boot)
 		},
-		MaxBytes: p.budget, Profile: p.profile, SchemaVersion: p.app,
+		MaxBytes: p.budget, Profile: p.profile, SchemaVersion: p.app, NewID: p.newID,
 		Step: p.step,
 	})
 	return err
+}
+
+// newID mints the id of a mutation: attentions are named after some, and lie in pages by their names. It is none that
+// another phone, or this one before its store was rolled back, has minted.
+func (p *phone) newID() satchel.ID {
+	p.minted++
+	id := satchel.DerivedID(satchel.ID{}, fmt.Sprintf("%d/%s/%d", p.w.cfg.Seed, p.name, p.minted))
+	binary.BigEndian.PutUint64(id[:8], uint64(p.w.clock.Load())<<16|p.minted&0xfff)
+	id[6] = id[6]&0x0f | 0x70
+	return id
 }
 
 // step is called by the client at each point where a kill must be harmless.

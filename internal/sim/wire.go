@@ -7,7 +7,9 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -21,6 +23,8 @@ type wire struct {
 	mu     sync.Mutex
 	plan   *plan
 	conns  map[*wireConn]struct{}
+	dead   bool   // the process died: nothing goes through until it was started again
+	gate   func() // not nil: each write waits for it
 }
 
 // plan is one fault of a wire. It happens at most once.
@@ -31,8 +35,8 @@ type plan struct {
 	conn   *wireConn     // that of the nth transaction, once it has begun
 	after  bool          // once Postgres has answered it, instead of before it was sent
 	all    bool          // all connections break: the process died
-	held   chan struct{} // not nil: hold the write instead, close held, and go on when release is closed
-	let    chan struct{}
+	held   chan struct{} // not nil: close it instead; that write and all behind it wait for turn
+	turn   func()
 	fired  bool
 }
 
@@ -65,7 +69,31 @@ func isBegin(p []byte) bool { return sends(p, string(pg.ReadCommitted), string(p
 
 func newWire() *wire { return &wire{conns: map[*wireConn]struct{}{}} }
 
+// prepares tells whether nothing is executed by these bytes. Which statements a connection knows depends on what it was
+// used for before, and which connection is used on the pool's housekeeping, which goes by real time.
+func prepares(p []byte) bool {
+	for len(p) >= 5 {
+		switch p[0] {
+		case 'P', 'D', 'C', 'H', 'S': // Parse, Describe, Close, Flush, Sync
+		default:
+			return false
+		}
+		size := 1 + int(binary.BigEndian.Uint32(p[1:]))
+		if size < 5 || size > len(p) {
+			return false
+		}
+		p = p[size:]
+	}
+	return len(p) == 0
+}
+
 func (w *wire) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	w.mu.Lock()
+	dead := w.dead
+	w.mu.Unlock()
+	if dead {
+		return nil, errCut
+	}
 	inner, err := w.dialer.DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, err
@@ -81,79 +109,82 @@ func (w *wire) dial(ctx context.Context, network, addr string) (net.Conn, error)
 func (w *wire) arm(p *plan) (was *plan) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	was, w.plan = w.plan, p
+	was, w.plan, w.gate = w.plan, p, nil
 	return was
 }
 
-// died tells, once, whether all connections broke.
-func (w *wire) died() bool {
+// revive starts a process that died again, and tells whether it had.
+func (w *wire) revive() (had bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.plan == nil || !w.plan.fired || !w.plan.all {
-		return false
+	if w.dead {
+		w.plan = nil
 	}
-	w.plan = nil
-	return true
+	had, w.dead = w.dead, false
+	return had
 }
 
-// look tells which fault strikes this write.
+// look tells which fault strikes this write, what it waits for, and whether it comes from a process that died.
 //
 // Only what belongs to transactions counts: what the server notes beside its answers has no place in the order of a run.
 // So a transaction is struck at its end at the latest, also where that leaves together with its begin.
-func (w *wire) look(c *wireConn, p []byte) *plan {
+func (w *wire) look(c *wireConn, p []byte) (f *plan, gate func(), dead bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f := w.plan
-	if f == nil || f.fired {
-		return nil
+	if w.dead || !w.strikes(c, p) {
+		return nil, w.gate, w.dead
 	}
+	f = w.plan
+	f.fired = true
 	switch {
+	case f.held != nil:
+		w.gate = f.turn
+	case f.all:
+		w.dead = true
+	}
+	return f, w.gate, false
+}
+
+// strikes tells whether the plan's moment has come. Its caller holds the lock.
+func (w *wire) strikes(c *wireConn, p []byte) bool {
+	f := w.plan
+	switch {
+	case f == nil || f.fired || prepares(p):
+		return false
 	case f.commit:
-		if !isCommit(p) {
-			return nil
-		}
+		return isCommit(p)
 	case f.conn == nil:
 		if !isBegin(p) {
-			return nil
+			return false
 		}
 		if f.nth--; f.nth > 0 {
-			return nil
+			return false
 		}
 		f.conn = c
-		if f.then > 0 && !isEnd(p) {
-			return nil
-		}
+		return f.then <= 0 || isEnd(p)
 	case f.conn != c:
-		return nil
-	default:
-		if f.then--; f.then > 0 && !isEnd(p) {
-			return nil
-		}
+		return false
 	}
-	f.fired = true
-	return f
+	f.then--
+	return f.then <= 0 || isEnd(p)
 }
 
 // cutAll breaks every connection, as the end of the process would.
 func (w *wire) cutAll() {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for c := range w.conns {
-		_ = c.Conn.Close()
-	}
+	conns := slices.Collect(maps.Keys(w.conns))
 	clear(w.conns)
+	w.mu.Unlock()
+	var all sync.WaitGroup
+	for _, c := range conns {
+		all.Go(c.cut)
+	}
+	all.Wait()
 }
 
 type wireConn struct {
 	net.Conn
 	wire *wire
-	read sync.Mutex
-}
-
-func (c *wireConn) Read(p []byte) (int, error) {
-	c.read.Lock()
-	defer c.read.Unlock()
-	return c.Conn.Read(p)
 }
 
 func (c *wireConn) Close() error {
@@ -164,41 +195,39 @@ func (c *wireConn) Close() error {
 }
 
 func (c *wireConn) Write(p []byte) (int, error) {
-	f := c.wire.look(c, p)
+	f, gate, dead := c.wire.look(c, p)
 	switch {
-	case f == nil:
-		return c.Conn.Write(p)
-	case f.held != nil:
+	case dead:
+		return 0, errCut
+	case f != nil && f.held != nil:
 		close(f.held)
-		<-f.let
+		fallthrough
+	case f == nil:
+		if gate != nil {
+			gate()
+		}
 		return c.Conn.Write(p)
 	case f.after:
 		if n, err := c.Conn.Write(p); err != nil {
 			return n, err
 		}
-		c.swallow()
 	}
-	_ = c.Conn.Close()
+	c.cut()
 	if f.all {
 		c.wire.cutAll()
 	}
 	return 0, errCut
 }
 
-// swallow reads Postgres' answer, which nobody will see, so that its work is done before the next step.
-func (c *wireConn) swallow() {
-	if !c.read.TryLock() {
-		return
+// cutTime bounds the wait for a server process that ends.
+const cutTime = 20 * time.Second
+
+// cut breaks the connection and waits until Postgres' process has ended: what it was sent is done, what it did not commit
+// is undone, and its locks are free, before anything else happens. A process that ends closes its side last.
+func (c *wireConn) cut() {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(cutTime))
+		_, _ = io.Copy(io.Discard, c.Conn) // nobody will see the answer
 	}
-	defer c.read.Unlock()
-	_ = c.Conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-	var head [5]byte
-	for {
-		if _, err := io.ReadFull(c.Conn, head[:]); err != nil {
-			return
-		}
-		if _, err := io.CopyN(io.Discard, c.Conn, int64(binary.BigEndian.Uint32(head[1:]))-4); err != nil || head[0] == 'Z' {
-			return
-		}
-	}
+	_ = c.Conn.Close()
 }

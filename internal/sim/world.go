@@ -59,7 +59,9 @@ type world struct {
 func newWorld(ctx context.Context, cfg Config) (w *world, err error) {
 	w = &world{ctx: ctx, cfg: cfg}
 	w.enter(0)
-	w.clock.Store(time.Date(2026, 11, 30, 1, 0, 0, 0, time.UTC).UnixMilli()) // facts lie in months: the run crosses their edge
+	// Facts lie in months: the run crosses their edge. The year is far ahead: the server's ids are of the machine's day, and
+	// sort before those of the run on any day.
+	w.clock.Store(time.Date(2037, 11, 30, 1, 0, 0, 0, time.UTC).UnixMilli())
 	defer func() {
 		if err != nil {
 			w.close()
@@ -71,11 +73,10 @@ func newWorld(ctx context.Context, cfg Config) (w *world, err error) {
 	if w.db, err = pg.Open(ctx, cfg.URL, pg.Options{AppName: "sim model", MaxConns: 3}); err != nil {
 		return w, err
 	}
-	for range 2 {
+	for i := range 2 {
 		r := &replica{wire: newWire()}
 		w.replicas = append(w.replicas, r)
-		r.pool, err = pg.Open(ctx, cfg.URL, pg.Options{AppName: "sim replica", MaxConns: 6, Dial: r.wire.dial, OnConnect: syncengine.CheckLine})
-		if err != nil {
+		if r.pool, err = openReplica(ctx, cfg.URL, i, r.wire); err != nil {
 			return w, err
 		}
 		if err = w.serve(r); err != nil {
@@ -83,6 +84,20 @@ func newWorld(ctx context.Context, cfg Config) (w *world, err error) {
 		}
 	}
 	return w, w.found()
+}
+
+// openReplica opens a replica's connections. Nothing about them goes by real time: no connection is tried before it is used
+// because it was idle for a second, and the limits of Postgres are far away.
+func openReplica(ctx context.Context, address string, i int, way *wire) (*pgxpool.Pool, error) {
+	cfg, err := pg.Config(address, pg.Options{AppName: fmt.Sprint("sim replica ", i), MaxConns: 6, Dial: way.dial, OnConnect: syncengine.CheckLine})
+	if err != nil {
+		return nil, err
+	}
+	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+	for _, limit := range []string{"lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"} {
+		cfg.ConnConfig.RuntimeParams[limit] = "60s"
+	}
+	return pgxpool.NewWithConfig(ctx, cfg)
 }
 
 // serve starts a replica's product anew, which knows nothing of before.
@@ -196,7 +211,7 @@ func (w *world) breakDatabase() {
 // restart lets replicas whose process died begin with fresh connections.
 func (w *world) restart() {
 	for _, r := range w.replicas {
-		if r.wire.died() {
+		if r.wire.revive() {
 			w.act.Broken++
 			r.pool.Reset()
 		}
@@ -205,6 +220,7 @@ func (w *world) restart() {
 
 // disarm takes back all faults of the ways to Postgres.
 func (w *world) disarm() {
+	w.restart()
 	for _, r := range w.replicas {
 		if f := r.wire.arm(nil); f != nil && f.fired {
 			w.act.Broken++
@@ -212,8 +228,9 @@ func (w *world) disarm() {
 	}
 }
 
-// meanwhile pauses one phone's transaction just before its COMMIT while something else goes on, on the other replica.
-// Both end before it returns.
+// meanwhile pauses one phone's transaction, mostly just before its COMMIT, while something else goes on, on the other
+// replica. Both end before it returns. They take turns: the one that is held goes on, by one write at a time, when the
+// other has ended or waits for a lock of it. So which of them is first is not for the machine to say.
 func (w *world) meanwhile() {
 	was := w.faults
 	w.faults = false
@@ -230,26 +247,29 @@ func (w *world) meanwhile() {
 		w.record(q)
 	}
 	choice := w.rnd.Uint64()
-	hold := &plan{commit: true, nth: 1, held: make(chan struct{}), let: make(chan struct{})}
+	ended := make(chan struct{})
+	hold := &plan{commit: true, nth: 1, held: make(chan struct{}), turn: func() { w.endedOrBlocked(ended) }}
 	if w.one(3) {
 		hold.commit, hold.then = false, 1+w.rnd.IntN(3)
 	}
 	w.tracef("meanwhile: %s is held, other=%d (%s)", p.name, other, q.name)
 	w.replicas[0].wire.arm(hold)
-	first := make(chan outcome, 1)
-	go func() { first <- p.syncOnce(w.ctx) }()
-	var firstDone *outcome
+	var one, two outcome
+	first := make(chan struct{})
+	go func() {
+		defer close(first)
+		one = p.syncOnce(w.ctx)
+	}()
 	select {
 	case <-hold.held:
 		w.act.Paused++
-	case o := <-first:
-		firstDone = &o
+	case <-first:
 	}
-	second := make(chan outcome, 1)
 	go func() {
+		defer close(ended)
 		switch other {
 		case 0, 1:
-			second <- q.syncOnce(w.ctx)
+			two = q.syncOnce(w.ctx)
 		default:
 			rnd := rand.New(rand.NewPCG(choice, 1)) // its own: this goroutine runs beside others
 			own, login := rnd.IntN(2) == 0, p.login // of the very one who is at work
@@ -261,23 +281,15 @@ func (w *world) meanwhile() {
 			if err == nil && (own || rnd.IntN(2) == 0) { // and all that follows from it, as far as it can be seen yet
 				_, err = w.replicas[1].app.Jobs.Step(w.ctx)
 			}
-			second <- outcome{err: err, rights: true}
+			two = outcome{err: err, rights: true}
 		}
 	}()
-	secondDone := w.doneOrBlocked(second)
-	close(hold.let)
-	if firstDone == nil {
-		o := <-first
-		firstDone = &o
-	}
-	if secondDone == nil {
-		o := <-second
-		secondDone = &o
-	}
+	<-first
+	<-ended
 	w.disarm()
-	w.after(p, *firstDone)
-	if !secondDone.rights {
-		w.after(q, *secondDone)
+	w.after(p, one)
+	if !two.rights {
+		w.after(q, two)
 		return
 	}
 	w.act.RightsChanged++
@@ -300,19 +312,22 @@ func (w *world) settledPlaces() {
 	}
 }
 
-// doneOrBlocked waits until the call has ended or waits for a lock; nil = it waits.
-func (w *world) doneOrBlocked(ch chan outcome) *outcome {
-	for began := time.Now(); time.Since(began) < 1500*time.Millisecond; {
+// patience bounds a turn. It is less than what Postgres lets a transaction wait.
+const patience = 20 * time.Second
+
+// endedOrBlocked waits until what goes on on the second replica has ended or waits for a lock of the first one.
+func (w *world) endedOrBlocked(ended <-chan struct{}) {
+	for began := time.Now(); time.Since(began) < patience && w.ctx.Err() == nil; {
 		select {
-		case o := <-ch:
-			return &o
+		case <-ended:
+			return
 		case <-time.After(2 * time.Millisecond):
 		}
 		var waits bool
-		if err := w.db.QueryRow(w.ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND (database = (SELECT oid FROM pg_database
-			WHERE datname = current_database()) OR database IS NULL))`).Scan(&waits); err == nil && waits {
-			return nil
+		if err := w.db.QueryRow(w.ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity b, unnest(pg_blocking_pids(b.pid)) AS by JOIN pg_stat_activity h
+			ON h.pid = by AND h.application_name = 'sim replica 0'
+			WHERE b.datname = current_database() AND b.application_name = 'sim replica 1' AND b.wait_event_type = 'Lock')`).Scan(&waits); err == nil && waits {
+			return
 		}
 	}
-	return nil
 }
