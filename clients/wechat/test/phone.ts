@@ -53,10 +53,9 @@ export class Phone {
   offline = false;
   /** Answers to lose: the server gets the request, the phone hears "fail". */
   lose = 0;
-  /** Calls of storage and files so far; before call number dieAt, or right behind it, the phone dies. */
+  /** Calls of storage and files so far; before call number dieAt the phone dies. */
   calls = 0;
   dieAt = Infinity;
-  dieBehind = false;
   dead = false;
   /** The next calls of storage and files that fail, by a word in their name, and what they say. */
   readonly failures: { call: string; errMsg: string }[] = [];
@@ -179,9 +178,8 @@ export class Phone {
   private disk<T>(call: string, o: Callbacks<T>, fn: () => unknown): void {
     this.later(() => {
       if (this.dead) return;
-      const last = ++this.calls >= this.dieAt;
-      if (last) this.dead = true;
-      if (last && !this.dieBehind) return;
+      this.dead = ++this.calls >= this.dieAt;
+      if (this.dead) return;
       const at = this.failures.findIndex((f) => f.call === call);
       const [failure] = at < 0 ? [] : this.failures.splice(at, 1);
       let result: unknown;
@@ -189,10 +187,9 @@ export class Phone {
         if (failure) throw new Error(failure.errMsg);
         result = fn() ?? {};
       } catch (e) {
-        if (!this.dead) o.fail?.({ errMsg: (e as Error).message });
-        return;
+        return o.fail?.({ errMsg: (e as Error).message });
       }
-      if (!this.dead) o.success?.(result as T);
+      o.success?.(result as T);
     });
   }
 

@@ -9,6 +9,7 @@ let world: World;
 let director = "";
 beforeAll(async () => {
   world = await startWorld();
+  await start(world.url); // bundles
   const session = (await world.call("AuthService/SignIn", { login: "director", password: "satchel-demo" })) as { tokens: { accessToken: string } };
   director = session.tokens.accessToken;
 });
