@@ -248,7 +248,8 @@ func (w *world) meanwhile() {
 	}
 	choice := w.rnd.Uint64()
 	ended := make(chan struct{})
-	hold := &plan{commit: true, nth: 1, held: make(chan struct{}), turn: func() { w.endedOrBlocked(ended) }}
+	until := time.Now().Add(patience)
+	hold := &plan{commit: true, nth: 1, held: make(chan struct{}), turn: func() { w.endedOrBlocked(ended, until) }}
 	if w.one(3) {
 		hold.commit, hold.then = false, 1+w.rnd.IntN(3)
 	}
@@ -312,12 +313,12 @@ func (w *world) settledPlaces() {
 	}
 }
 
-// patience bounds a turn. It is less than what Postgres lets a transaction wait.
-const patience = 20 * time.Second
+// patience bounds all turns of one meanwhile. It is less than what Postgres lets a transaction wait.
+const patience = 30 * time.Second
 
 // endedOrBlocked waits until what goes on on the second replica has ended or waits for a lock of the first one.
-func (w *world) endedOrBlocked(ended <-chan struct{}) {
-	for began := time.Now(); time.Since(began) < patience && w.ctx.Err() == nil; {
+func (w *world) endedOrBlocked(ended <-chan struct{}, until time.Time) {
+	for time.Now().Before(until) && w.ctx.Err() == nil {
 		select {
 		case <-ended:
 			return
