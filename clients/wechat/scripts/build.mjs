@@ -15,7 +15,7 @@ const eager = {
   setup: (b) =>
     b.onLoad({ filter: /clients[\\/]ts[\\/]src[\\/]\w+\.ts$/ }, ({ path }) => {
       const modules = [];
-      const contents = readFileSync(path, "utf8").replace(/\bimport\(("\.\/\w+\.js")\)/g, (_, from) => `Promise.resolve(later${modules.push(from) - 1})`);
+      const contents = readFileSync(path, "utf8").replace(/=> import\(("\.\/\w+\.js")\)/g, (_, from) => `=> Promise.resolve(later${modules.push(from) - 1})`);
       return { contents: modules.map((from, i) => `import * as later${i} from ${from};`).join("") + contents, loader: "ts" };
     }),
 };
