@@ -151,7 +151,8 @@ func (w *world) checkSalvage() error {
 			}
 		}
 	}
-	return w.db.QueryRow(w.ctx, `SELECT count(*) FROM record WHERE org_id = $1 AND root IS NOT NULL`, w.Org).Scan(&w.act.Merged)
+	return w.db.QueryRow(w.ctx, `SELECT (SELECT count(*) FROM record WHERE org_id = $1 AND root IS NOT NULL),
+		(SELECT count(*) FROM history WHERE org_id = $1 AND op = 'purge')`, w.Org).Scan(&w.act.Merged, &w.act.Purged)
 }
 
 func (w *world) seq() (seq int64, err error) {
