@@ -1,4 +1,4 @@
-import { later, maxBatch, maxPageBytes, newId, type Core, type Settings } from "./core.js";
+import { joined, later, maxBatch, maxPageBytes, newId, type Core, type Settings } from "./core.js";
 import { SatchelError, StoreClosed } from "./errors.js";
 import { attach, forgetMedia, media, open, upload } from "./media.js";
 import { Batch, record } from "./mutation.js";
@@ -10,7 +10,7 @@ import { fetchSchema, schema, templates } from "./schema.js";
 import { identity, withSession } from "./session.js";
 import { atOffice, get, list, status } from "./show.js";
 import { sync, syncOnce, wait } from "./sync.js";
-import { attempt, canceled, makeTransport } from "./transport.js";
+import { attempt, makeTransport } from "./transport.js";
 import type { BatchApi, ClientApi, Config, Credentials, Edit, Fields, Identity, Kind, Models, Query, Rec, Result, Status } from "./types.js";
 import { watch, watchStatus } from "./watch.js";
 
@@ -31,6 +31,7 @@ export class Client<M extends Models = Record<string, Fields>> implements Client
       const id = getIdentity(tx);
       if (!id.installation) putIdentity(tx, { ...id, installation: core.newId() });
     });
+    core.memory.person = core.view(getIdentity).person;
     return new Client<M>(core);
   }
 
@@ -168,7 +169,7 @@ function makeCore(config: Config): Core {
   const closing = new AbortController();
   const core: Core = {
     config: settings, store, listeners, closing, pokes: new Set(),
-    memory: { batch: settings.maxBatch, budget: settings.maxBytes, counted: false, uploaded: false, single: false, syncing: false, error: undefined, recs: new WeakMap(), live: new Map() },
+    memory: { batch: settings.maxBatch, budget: settings.maxBytes, counted: false, uploaded: false, single: false, person: "", syncing: false, error: undefined, recs: new WeakMap(), live: new Map() },
     changed: () => listeners.forEach((fn) => fn()),
     async update(point, fn) {
       const result = await store.update((tx) => {
@@ -182,10 +183,16 @@ function makeCore(config: Config): Core {
     },
     view: (fn) => store.view(fn),
     async exclusive(name, signal, fn) {
+      const stop = joined(signal, closing.signal);
       try {
-        return await store.exclusive(name, signal, fn);
+        return await store.exclusive(name, stop.signal, (lost) => {
+          lost?.addEventListener("abort", stop.abort);
+          return fn(stop.signal);
+        });
       } catch (e) {
-        throw signal?.aborted && !(e instanceof SatchelError) ? canceled(e) : e;
+        throw closing.signal.aborted ? new StoreClosed() : e;
+      } finally {
+        stop.end();
       }
     },
     call: (method, input, signal, timeoutMs = settings.timeoutMs) =>

@@ -36,6 +36,8 @@ export interface Memory {
   single: boolean;
   /** The kinds that are watched: see watch.ts. */
   live: Map<string, Live>;
+  /** Whom this tab speaks for, as its app knows; "" = nobody yet. Another tab may have signed out, and somebody else in. */
+  person: string;
   /** Part of Status; whoever changes them calls Core.changed. */
   syncing: boolean;
   error: Status["error"];
@@ -59,8 +61,11 @@ export interface Core {
   /** Every write of the client: one local transaction, with a point to be killed at before and after its commit. */
   update<T>(step: string, fn: (tx: Tx) => T): Promise<T>;
   view<T>(fn: (tx: ReadTx) => T): T;
-  /** As Store.exclusive; giving up rejects with `canceled`, or `closed`. */
-  exclusive<T>(name: string, signal: AbortSignal | undefined, fn: () => Promise<T>): Promise<T>;
+  /**
+   * As Store.exclusive; giving up rejects with `canceled`, or `closed`. fn's signal ends with the caller's, with the client's, and
+   * when the turn was lost.
+   */
+  exclusive<T>(name: string, signal: AbortSignal | undefined, fn: (signal: AbortSignal) => Promise<T>): Promise<T>;
   /**
    * Makes one call with the session's token, and once more with a fresh one when it had expired. Rejects with SatchelError.
    * timeoutMs: absent = config.timeoutMs.
@@ -82,6 +87,17 @@ export async function later<T>(load: () => Promise<T>): Promise<T> {
   } catch (cause) {
     throw new SatchelError("unavailable", "a part of the app could not be loaded", cause);
   }
+}
+
+/** A signal that ends with any of these, or by abort; end stops listening to them. */
+export function joined(...signals: (AbortSignal | undefined)[]): { signal: AbortSignal; abort: () => void; end: () => void } {
+  const own = new AbortController();
+  const abort = () => own.abort();
+  for (const s of signals) {
+    s?.addEventListener("abort", abort);
+    if (s?.aborted) abort();
+  }
+  return { signal: own.signal, abort, end: () => signals.forEach((s) => s?.removeEventListener("abort", abort)) };
 }
 
 /** A UUIDv7: the milliseconds, then random bits. */

@@ -41,6 +41,7 @@ export async function attach(core: Core, kind: string, bytes: Blob | Uint8Array,
     try {
       const blob = await copyIn(core, id, bytes, size);
       await core.update("attach", (tx) => {
+        still(tx, id);
         putMedia(tx, id, { kind, blob, size, contentType });
         recordIn(core, tx, [createOp(kind, id, { ...fields, blob, size, content_type: contentType })]);
       });
@@ -60,10 +61,16 @@ async function copyIn(core: Core, id: string, bytes: Blob | Uint8Array, size: nu
     hash.update(piece);
     await core.update("piece", (tx) => {
       if (from === 0) putMedia(tx, id, { kind: "", blob: "", size, contentType: "", copying: true });
+      else still(tx, id);
       tx.putBytes(pieceKey(id, from), piece);
     });
   }
   return hex(hash.digest());
+}
+
+/** Another tab sweeps away what is copied by one that sleeps: see upload.ts. */
+function still(tx: Tx, id: string): void {
+  if (!tx.get("media", id)) throw new SatchelError("canceled", "the device slept; nothing was recorded");
 }
 
 async function slice(bytes: Blob | Uint8Array, from: number, to: number): Promise<Uint8Array> {

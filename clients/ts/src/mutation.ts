@@ -1,7 +1,7 @@
 import { maxMutationBytes, maxOps, uuid, type Core } from "./core.js";
 import { SatchelError } from "./errors.js";
 import { sizeOf } from "./outbox.js";
-import { getNumbers, getPlace, orderKey, overlayKey, putNumbers, recordKey } from "./rows.js";
+import { getIdentity, getNumbers, getPlace, orderKey, overlayKey, putNumbers, recordKey } from "./rows.js";
 import type { MutationRow, OpRow, Tx } from "./store.js";
 import type { BatchApi, Edit } from "./types.js";
 
@@ -82,6 +82,8 @@ export function record(core: Core, batch: BatchApi): Promise<string> {
 export function recordIn(core: Core, tx: Tx, ops: OpRow[]): string {
   if (ops.length === 0) throw new SatchelError("invalid", "a mutation needs an op");
   if (ops.length > maxOps) throw new SatchelError("too_large", `a mutation has at most ${maxOps} ops, not ${ops.length}; record several`);
+  const { person } = getIdentity(tx);
+  if (core.memory.person && person !== core.memory.person) throw new SatchelError(person ? "other_person" : "sign_in_again", "another tab signed out; nothing was recorded");
   const at = getPlace(tx);
   const n = getNumbers(tx);
   const m: MutationRow = {

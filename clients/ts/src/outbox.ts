@@ -1,11 +1,12 @@
 import { create, toBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { maxBatchBytes, maxClockPairs, maxMutationBytes, type Core } from "./core.js";
-import { Reason } from "./gen/satchel/v1/errors_pb.js";
-import { MutationSchema, Note, Status, SyncRequestSchema, type Verdict } from "./gen/satchel/v1/sync_pb.js";
+import { ReasonSchema } from "./gen/satchel/v1/errors_pb.js";
+import { MutationSchema, NoteSchema, Status, StatusSchema, SyncRequestSchema, type Verdict } from "./gen/satchel/v1/sync_pb.js";
 import { mediaBytes } from "./media.js";
 import { envelop, readOutbox } from "./recover.js";
+import { nameOf } from "./transport.js";
 import { base64Decode, getAged, getIdentity, getNumbers, getPlace, logKeptMs, orderKey, orderOf, overlayKey, putNumbers, readFields, recordKey, rows, toMutation, trimAged, u64, verdictRow } from "./rows.js";
-import { compareU64, type MutationRow, type OpRow, type Tables, type Tx, type U64 } from "./store.js";
+import { compareU64, type Base64, type MutationRow, type OpRow, type Tables, type Tx, type U64 } from "./store.js";
 import type { Fate, PendingMutation, PendingOp, Settled } from "./types.js";
 
 /** What one call takes from the outbox. */
@@ -13,6 +14,8 @@ export interface Sending {
   mutations: MutationRow[];
   /** Number → key in the outbox. */
   keys: Map<number, string>;
+  /** Behind which a page is asked for. */
+  cursor: Base64;
   /** All in the outbox, these included. */
   pending: number;
   request: MessageInitShape<typeof SyncRequestSchema>;
@@ -33,7 +36,7 @@ export function number(core: Core, noPage: boolean): Promise<Sending> {
   return core.update("number", (tx) => {
     const at = getPlace(tx);
     const n = getNumbers(tx);
-    const s: Sending = { mutations: [], keys: new Map(), pending: tx.count("outbox"), request: {} };
+    const s: Sending = { mutations: [], keys: new Map(), cursor: at.cursor, pending: tx.count("outbox"), request: {} };
     const boots = new Set<string>();
     const { next } = n;
     let confirmed = next - 1;
@@ -174,8 +177,8 @@ export function settled(core: Core, after: number, limit: number): Settled[] {
 
 function settledOf(key: string, { mutation, verdict: v, serverMs }: Tables["verdict"]): Settled {
   return {
-    order: orderOf(key), id: mutation.id, ops: mutation.ops.map(pendingOp), fate: Status[v.status] as Fate, reason: v.reason ? (Reason[v.reason] ?? "") : "",
-    paths: v.paths.map((p) => ({ record: p.id, path: p.path })), notes: v.notes.map((n) => Note[n] ?? ""), attention: v.attention, serverMs,
+    order: orderOf(key), id: mutation.id, ops: mutation.ops.map(pendingOp), fate: nameOf(StatusSchema, v.status) as Fate, reason: nameOf(ReasonSchema, v.reason),
+    paths: v.paths.map((p) => ({ record: p.id, path: p.path })), notes: v.notes.map((n) => nameOf(NoteSchema, n)), attention: v.attention, serverMs,
   };
 }
 

@@ -1,8 +1,8 @@
 import { isUuid } from "./core.js";
 import { SatchelError } from "./errors.js";
-import type { Change, Digest, DroppedKind, Narrowed, Page } from "./gen/satchel/v1/sync_pb.js";
+import type { Change, Digest, Page } from "./gen/satchel/v1/sync_pb.js";
 import { hideSettled } from "./outbox.js";
-import { base64Encode, beginRepair, changeRow, doubtForms, getPlace, idOf, isObject, looksOf, maxOf, maxU64, moved, putPlace, putShown, readFields, recordKey, some, trimAged, type Place, type Tally } from "./rows.js";
+import { base64Encode, beginRepair, changeRow, doubtForms, getPlace, idOf, looksOf, maxOf, maxU64, moved, putPlace, putShown, readFields, recordKey, some, trimAged, type Place, type Tally } from "./rows.js";
 import { setFields } from "./show.js";
 import type { ChangeRow, OpRow, ReadTx, Tx, U64 } from "./store.js";
 
@@ -25,6 +25,9 @@ export interface Taking {
 /** How often the records are counted anew, so that a store that lost rows is found. */
 const recountMs = 24 * 3600 * 1000;
 
+/** See away.ts. */
+export type TakeAway = typeof import("./away.js").takeAway;
+
 /** Begins to take an answer. */
 export function taking(tx: Tx, nowMs: number, recount: boolean): Taking {
   return { tx, at: getPlace(tx), nowMs, recount, counted: false, broken: false, differs: "" };
@@ -32,13 +35,12 @@ export function taking(tx: Tx, nowMs: number, recount: boolean): Taking {
 
 /**
  * Stores the page whole: what must go goes at once, its changes are staged, the cursor moves with them, and at a checkpoint
- * what was staged is shown.
+ * what was staged is shown. takeAway: where it takes something away.
  */
-export function takePage(t: Taking, p: Page): void {
+export function takePage(t: Taking, p: Page, takeAway?: TakeAway): void {
   const { tx, at } = t;
   // What must go comes first: the same page may bring a record again, by another bucket or with another mask.
-  dropBuckets(tx, at, p.droppedBuckets.map(String), p.droppedKinds);
-  narrow(tx, at, p.narrowed);
+  takeAway?.(tx, at, p);
   for (const ch of p.changes) stage(t, ch);
   if (p.cursor.length > 0) at.cursor = base64Encode(p.cursor);
   if (p.forms) {
@@ -180,7 +182,7 @@ export function buckets(all: U64[]): U64[] {
   return [...new Set(all)].sort((a, b) => a.length - b.length || (a < b ? -1 : 1));
 }
 
-function clearValues(ch: ChangeRow): void {
+export function clearValues(ch: ChangeRow): void {
   ch.fields = ch.author = "";
   ch.eventMs = 0;
 }
@@ -233,67 +235,6 @@ function died(t: Taking, id: string, ch: ChangeRow): void {
   if (ch.mergedInto) t.tx.put("merged", id, { kind: ch.kind, into: ch.mergedInto, ms: t.nowMs });
   if (some(t.tx, "overlay", id + "/")) t.tx.put("office", id, { kind: ch.kind, dead: true, ms: t.nowMs });
   else t.tx.delete("office", id);
-}
-
-/** Takes buckets away from every record, shown or staged, and deletes what has none left. */
-function dropBuckets(tx: Tx, at: Place, dropped: U64[], kinds: DroppedKind[]): void {
-  if (dropped.length + kinds.length === 0) return;
-  const gone = new Set([...dropped, ...kinds.map((d) => d.bucket + "/" + d.kind)]);
-  rewriteAll(tx, at, (ch) => {
-    const entered = ch.entered.filter((b) => !gone.has(b) && !gone.has(b + "/" + ch.kind));
-    if (entered.length === ch.entered.length) return undefined;
-    const next = { ...ch, entered };
-    // Staged, it must stay as one that goes, and its values must not.
-    if (entered.length === 0) clearValues(next);
-    return next;
-  });
-}
-
-/**
- * Deletes fields from every record of their kinds, and their values from copies: items of attentions, and of whatever else
- * keeps (record, kind, field, value). What speaks of a record as a whole goes with any of its fields, as on the server.
- */
-export function narrow(tx: Tx, at: Place, all: Narrowed[]): void {
-  if (all.length === 0) return;
-  const hidden = new Set(all.flatMap((n) => ["", ...n.fields].map((f) => n.kind + "/" + f)));
-  rewriteAll(tx, at, (ch) => {
-    const own = hidden.has(ch.kind + "/");
-    if (!own && !ch.fields.includes('"items"')) return undefined;
-    const fields = readFields(ch.fields);
-    if (!fields) return undefined;
-    let changed = false;
-    for (const name of Object.keys(fields)) {
-      if (own && hidden.has(ch.kind + "/" + name)) {
-        delete fields[name];
-        changed = true;
-      }
-    }
-    if (Array.isArray(fields["items"])) {
-      fields["items"] = fields["items"].map((item: unknown) => {
-        // An element of a set goes with its field.
-        if (!isObject(item) || !("value" in item) || typeof item["field"] !== "string" || !hidden.has(item["kind"] + "/" + item["field"].split("/")[0])) return item;
-        changed = true;
-        const { value: _, ...rest } = item;
-        return { ...rest, withheld: true };
-      });
-    }
-    return changed ? { ...ch, fields: JSON.stringify(fields) } : undefined;
-  });
-}
-
-/**
- * Changes rows, shown and staged; fn gives the row as it is to be, undefined = as it is. A shown record that lost its last
- * bucket by it is deleted.
- */
-function rewriteAll(tx: Tx, at: Place, fn: (ch: ChangeRow) => ChangeRow | undefined): void {
-  tx.scan("record", "", (key, was) => {
-    const ch = fn(was);
-    if (ch) putShown(tx, at, key, was, was.entered.length > 0 && ch.entered.length === 0 ? undefined : ch);
-  });
-  tx.scan("staging", "", (key, was) => {
-    const ch = fn(was);
-    if (ch) tx.put("staging", key, ch);
-  });
 }
 
 /**

@@ -1,9 +1,10 @@
 import { base64Encode } from "@bufbuild/protobuf/wire";
 import { protoInt64, type MessageInitShape } from "@bufbuild/protobuf";
 import { isUuid, maxBatch, maxBatchBytes, uuidBytes, uuidOf, type Core } from "./core.js";
+import { narrow } from "./away.js";
 import { SatchelError } from "./errors.js";
 import { SyncService, type ChangeSchema, type RecordRevs, type RepairPlan, type RepairRequestSchema, type RepairResponse } from "./gen/satchel/v1/sync_pb.js";
-import { narrow, refill, standing } from "./page.js";
+import { refill, standing } from "./page.js";
 import { changeRow, doubtKinds, getPlace, getRepair, hashOf, looksOf, maxOf, putPlace, putShown, recordKey, restartRepair, rows, some, u64, type Looks, type Place, type RepairState, type Tally } from "./rows.js";
 import { compareU64, type ChangeRow, type ReadTx, type Tx, type U64 } from "./store.js";
 import { noStep, type Step } from "./sync.js";

@@ -1,4 +1,4 @@
-import type { Core } from "./core.js";
+import { joined, type Core } from "./core.js";
 import { SatchelError, type Code } from "./errors.js";
 import { upload } from "./media.js";
 import { fetchSchema, schemaIsOld } from "./schema.js";
@@ -29,24 +29,18 @@ interface Shift {
  */
 export async function run(core: Core, signal: AbortSignal): Promise<void> {
   const shift: Shift = { over: false };
-  const stop = new AbortController();
-  const abort = () => stop.abort();
-  const both = [signal, core.closing.signal];
-  both.forEach((s) => s.addEventListener("abort", abort));
-  if (both.some((s) => s.aborted)) abort();
   const deaf = listen(core, shift);
   try {
     while (!signal.aborted) {
-      await core.exclusive("run", signal, () => {
+      await core.exclusive("run", signal, (stop) => {
         shift.over = false;
-        return work(core, stop.signal, shift);
+        return work(core, stop, shift);
       });
     }
   } catch (e) {
     if (!signal.aborted) throw e;
   } finally {
     deaf();
-    both.forEach((s) => s.removeEventListener("abort", abort));
   }
 }
 
@@ -68,10 +62,7 @@ function listen(core: Core, shift: Shift): () => void {
 
 /** Syncs and uploads until the shift is over. The first part that ends ends the other. */
 async function work(core: Core, signal: AbortSignal, shift: Shift): Promise<void> {
-  const stop = new AbortController();
-  const abort = () => stop.abort();
-  signal.addEventListener("abort", abort);
-  if (signal.aborted) abort();
+  const stop = joined(signal);
   const failed: unknown[] = [];
   const part = async (fn: () => Promise<void>) => {
     try {
@@ -79,11 +70,11 @@ async function work(core: Core, signal: AbortSignal, shift: Shift): Promise<void
     } catch (e) {
       if (!stop.signal.aborted) failed.push(e);
     }
-    abort();
+    stop.abort();
   };
   const uploads = bell();
   await Promise.all([part(() => runSync(core, stop.signal, shift, uploads)), part(() => runUpload(core, stop.signal, uploads))]);
-  signal.removeEventListener("abort", abort);
+  stop.end();
   if (failed.length > 0) throw failed[0];
 }
 

@@ -30,7 +30,7 @@ export async function withSession<T>(core: Core, fn: (headers: Headers, signal: 
  * has ended, it rejects with `sign_in_again`, and the outbox is kept.
  */
 function refreshed(core: Core, old: string, signal?: AbortSignal): Promise<string> {
-  return core.exclusive("refresh", signal, async () => {
+  return core.exclusive("refresh", signal, async (signal) => {
     const id = core.view(getIdentity);
     if (id.access && id.access !== old) return id.access;
     if (!id.refresh) throw noSession();

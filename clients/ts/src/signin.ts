@@ -22,7 +22,7 @@ export function signIn(core: Core, who: Credentials, signal?: AbortSignal): Prom
  * are numbered anew. open makes the call.
  */
 export function signInBy(core: Core, what: DeviceName, open: (device: MessageInitShape<typeof DeviceInfoSchema>) => Promise<SignInResponse>, signal?: AbortSignal): Promise<void> {
-  const run = async () => {
+  const run = async (signal: AbortSignal) => {
     const before = core.view(getIdentity);
     const res = await open({
       deviceId: before.session, installation: before.installation, name: what.deviceName ?? "", platform: what.platform ?? "",
@@ -41,13 +41,14 @@ export function signInBy(core: Core, what: DeviceName, open: (device: MessageIni
       putIdentity(tx, { ...before, session: deviceId, person: personId, org: orgId, displayName, device: moved ? deviceId : before.device, ...secrets(res.tokens) });
       if (before.device && moved) renumber(tx, 1);
     });
+    core.memory.person = personId;
   };
-  return core.exclusive("sync", signal, () => core.exclusive("refresh", signal, run));
+  return core.exclusive("sync", signal, (signal) => core.exclusive("refresh", signal, run));
 }
 
 /** Ends the session, and takes the data off the device. */
 export function signOut(core: Core, signal?: AbortSignal): Promise<void> {
-  return core.exclusive("sync", signal, async () => {
+  return core.exclusive("sync", signal, async (signal) => {
     core.view(mayGo);
     try {
       await core.call(AuthService.method.signOut, {}, signal);
@@ -62,6 +63,7 @@ export function signOut(core: Core, signal?: AbortSignal): Promise<void> {
       }
       forget(tx);
     });
+    core.memory.person = core.view(getIdentity).person;
   });
 }
 

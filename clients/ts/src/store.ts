@@ -160,9 +160,10 @@ export interface Store {
   onCommit(fn: (touched: Touched) => void): () => void;
   /**
    * Runs fn while no other client of this store, in any tab, runs something under the same name. Who waits can give up by
-   * the signal. A tab that dies gives way. fn finds here all that any tab had committed before it began.
+   * the signal, which rejects with `canceled`. A tab that dies gives way. fn finds here all that any tab had committed before it began. So does a tab that
+   * sleeps, or that the browser froze: it finds lost aborted when it goes on, and until then may not know.
    */
-  exclusive<T>(name: string, signal: AbortSignal | undefined, fn: () => Promise<T>): Promise<T>;
+  exclusive<T>(name: string, signal: AbortSignal | undefined, fn: (lost?: AbortSignal) => Promise<T>): Promise<T>;
   /** Releases the store. Calls after it reject with {@link StoreClosed}. */
   close(): Promise<void>;
 }
@@ -188,9 +189,9 @@ export interface Disk {
   bytes(key: string): Promise<Uint8Array | undefined>;
   /** The number of commits so far. Absent: there are no other tabs. */
   generation?(): Promise<number>;
-  /** Hears commits of other tabs; a message may be missed. Absent: there are no other tabs. */
-  listen?(fn: (generation: number, batch: Batch) => void): () => void;
+  /** Hears commits of other tabs; a message may be missed. Without a batch: look whether one was. Absent: there are no other tabs. */
+  listen?(fn: (generation: number, batch?: Batch) => void): () => void;
   /** As {@link Store.exclusive}, among tabs. Absent: there are no other tabs. */
-  exclusive?<T>(name: string, signal: AbortSignal | undefined, fn: () => Promise<T>): Promise<T>;
+  exclusive?<T>(name: string, signal: AbortSignal | undefined, fn: (lost?: AbortSignal) => Promise<T>): Promise<T>;
   close(): Promise<void>;
 }

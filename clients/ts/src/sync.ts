@@ -3,7 +3,7 @@ import { SatchelError } from "./errors.js";
 import { SyncService, type SyncResponse } from "./gen/satchel/v1/sync_pb.js";
 import { release } from "./media.js";
 import { noteClock, number, settle, trimLog, type Sending } from "./outbox.js";
-import { nothingNew, refill, takePage, taking, type Taking } from "./page.js";
+import { nothingNew, refill, takePage, taking, type TakeAway, type Taking } from "./page.js";
 import { base64Decode, base64Encode, getPlace, getRepair, maxOf, putPlace } from "./rows.js";
 import { reading } from "./mutation.js";
 import type { Tx, U64 } from "./store.js";
@@ -48,7 +48,7 @@ function sum(r: Step, next: Step): Step {
  * mutations go up beside that.
  */
 export function sync(core: Core, signal?: AbortSignal): Promise<Result> {
-  return alone(core, signal, async () => {
+  return alone(core, signal, async (signal) => {
     let total = noStep();
     let refilled = false;
     for (let i = 0; i < maxRounds; i++) {
@@ -85,17 +85,17 @@ function refused(why: string): SatchelError {
 
 /** Exactly one call (and a Refresh, when it must): of Sync, or of Repair while a repair is under way. */
 export function syncOnce(core: Core, signal?: AbortSignal): Promise<Result> {
-  return alone(core, signal, () => step(core, signal));
+  return alone(core, signal, (signal) => step(core, signal));
 }
 
 /** One sync at a time among all tabs, which Status shows. */
-function alone(core: Core, signal: AbortSignal | undefined, fn: () => Promise<Step>): Promise<Result> {
+function alone(core: Core, signal: AbortSignal | undefined, fn: (signal: AbortSignal) => Promise<Step>): Promise<Result> {
   const { memory } = core;
-  return core.exclusive("sync", signal, async () => {
+  return core.exclusive("sync", signal, async (signal) => {
     memory.syncing = true;
     core.changed();
     try {
-      const { advanced: _, ordered: __, ...result } = await fn();
+      const { advanced: _, ordered: __, ...result } = await fn(signal);
       memory.error = undefined;
       return result;
     } catch (e) {
@@ -136,13 +136,15 @@ async function round(core: Core, noPage: boolean, signal?: AbortSignal): Promise
   const expected = Number(res.expectedNumber);
   const gap = expected > 0 && expected < (s.mutations[0]?.number ?? 0);
   const rare = res.directives.length > 0 || gap ? await later(() => import("./orders.js")) : undefined;
+  const p = res.page;
+  const away = p && p.droppedBuckets.length + p.droppedKinds.length + p.narrowed.length > 0 ? await later(() => import("./away.js")) : undefined;
   const [r, orders] = await core.update("verdicts", (tx) => {
     const r = takeAnswer(tx, s, res, clock);
     return [r, rare?.obey(tx, res.directives, r)];
   });
   if (orders?.wiped) throw new SatchelError("wiped", "the server ordered this device to delete its data, and that was done");
   if (orders?.instead) return { ...r, more: true, advanced: true, ordered: 1 };
-  if (!noPage) await takeAnswersPage(core, s, res, r);
+  if (!noPage) await takeAnswersPage(core, s, res, r, away?.takeAway);
   if (rare && gap) {
     r.skipped = await rare.fillGap(core, expected);
     r.advanced = true;
@@ -176,22 +178,24 @@ function takeAnswer(tx: Tx, s: Sending, res: SyncResponse, clock: { boot: string
 }
 
 /** Stores the page, or what its absence says. */
-async function takeAnswersPage(core: Core, s: Sending, res: SyncResponse, r: Step): Promise<void> {
+async function takeAnswersPage(core: Core, s: Sending, res: SyncResponse, r: Step, takeAway: TakeAway | undefined): Promise<void> {
   const p = res.page;
-  const taken: Taking = await core.update(p ? "page" : "no-page", (tx) => {
+  const taken: Taking | undefined = await core.update(p ? "page" : "no-page", (tx) => {
     const t = taking(tx, Number(res.serverTimeMs), !core.memory.counted);
+    if (t.at.cursor !== s.cursor) return undefined; // this tab had lost its turn, as when it slept: another went on
     if (!p?.more) t.at.syncedMs = core.config.now();
-    if (p) takePage(t, p);
+    if (p) takePage(t, p, takeAway);
     else nothingNew(t);
     return t;
   });
-  if (!p) return;
+  if (!taken) r.more = r.advanced = true;
+  if (!p || !taken) return;
   core.memory.counted ||= taken.counted;
   r.changes = p.changes.length;
   r.checkpoint = p.checkpoint && !taken.broken;
   r.more = p.more;
   r.settledPriority = p.settledPriority;
-  r.advanced ||= p.cursor.length > 0 && base64Encode(p.cursor) !== base64Encode(s.request.cursor ?? new Uint8Array());
+  r.advanced ||= p.cursor.length > 0 && base64Encode(p.cursor) !== s.cursor;
   if (taken.differs) core.config.log("differs", { then: taken.differs });
   if (taken.differs === "repair" || taken.differs === "refill") r.more = r.advanced = true;
   if (r.checkpoint) await release(core);

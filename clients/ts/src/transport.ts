@@ -1,8 +1,9 @@
+import type { DescEnum } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
-import { protocolVersion, type Core, type Settings } from "./core.js";
+import { joined, protocolVersion, type Core, type Settings } from "./core.js";
 import { SatchelError, StoreClosed, type Code as SatchelCode } from "./errors.js";
-import { ErrorDetailSchema, Reason } from "./gen/satchel/v1/errors_pb.js";
+import { ErrorDetailSchema, Reason, ReasonSchema } from "./gen/satchel/v1/errors_pb.js";
 
 /** Connect over the platform's fetch, or the config's. */
 export function makeTransport({ baseUrl, json, fetch }: Settings): Transport {
@@ -29,17 +30,11 @@ export async function attempt<T>(core: Core, token: string, fn: (headers: Header
   const headers = new Headers({ "Satchel-Protocol": protocolVersion });
   if (token) headers.set("Authorization", "Bearer " + token);
   if (core.config.language) headers.set("Accept-Language", core.config.language);
-  const limit = new AbortController();
-  const stop = () => limit.abort();
-  const sources = [signal, core.closing.signal];
-  for (const s of sources) {
-    if (s?.aborted) stop();
-    s?.addEventListener("abort", stop);
-  }
+  const limit = joined(signal, core.closing.signal);
   let late = false;
   const timer = setTimeout(() => {
     late = true;
-    stop();
+    limit.abort();
   }, timeoutMs);
   try {
     return await fn(headers, limit.signal);
@@ -49,13 +44,18 @@ export async function attempt<T>(core: Core, token: string, fn: (headers: Header
     throw e instanceof SatchelError ? e : failure(late ? new ConnectError("no answer in time", Code.DeadlineExceeded) : ConnectError.from(e));
   } finally {
     clearTimeout(timer);
-    for (const s of sources) s?.removeEventListener("abort", stop);
+    limit.end();
   }
 }
 
 /** The error of a call that its caller gave up. */
 export function canceled(cause: unknown): SatchelError {
   return new SatchelError("canceled", "the call was cancelled", cause);
+}
+
+/** The name of an enum's value; "" = unspecified, or a newer server's. The descriptor has the names, so no second table is shipped. */
+export function nameOf(of: DescEnum, n: number): string {
+  return n ? (of.value[n]?.localName ?? "") : "";
 }
 
 /** What only the server can say: another code that this side chose says no more than that no answer of the server's came. */
@@ -79,9 +79,9 @@ function failure(e: ConnectError): SatchelError {
   const code = e.isWireError || chosen.has(e.code) ? e.code : Code.Unavailable;
   const late = code === Code.DeadlineExceeded || reason === Reason.DEADLINE;
   const kind = byReason[reason] ?? (code === Code.Unauthenticated ? "sign_in_again" : code === Code.Unavailable || late ? "unavailable" : "refused");
-  const err = new SatchelError(kind, [e.message, reason && Reason[reason], detail?.requestId].filter(Boolean).join(" · "), e);
+  const err = new SatchelError(kind, [e.message, nameOf(ReasonSchema, reason), detail?.requestId].filter(Boolean).join(" · "), e);
   if (detail) {
-    err.reason = reason ? (Reason[reason] ?? "") : "";
+    err.reason = nameOf(ReasonSchema, reason);
     err.userMessage = detail.message;
     err.requestId = detail.requestId;
     err.retryAfterMs = detail.retryAfterMs;

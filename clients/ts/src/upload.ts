@@ -13,7 +13,7 @@ import type { Media } from "./types.js";
  * ends the call and keeps everything.
  */
 export function upload(core: Core, signal?: AbortSignal): Promise<{ uploaded: number; refused: number }> {
-  return core.exclusive("upload", signal, async () => {
+  return core.exclusive("upload", signal, async (signal) => {
     await sweep(core, signal);
     await release(core);
     const r = { uploaded: 0, refused: 0 };

@@ -49,6 +49,25 @@ test("what was recorded before a tab is killed is there; the tab's turn goes to 
   await living.close();
 });
 
+test("a turn that a frozen tab holds goes to another, a busy one's does not, and who lost it is told", async () => {
+  const [frozen, busy, living] = [await chromium.tab(), await chromium.tab(), await chromium.tab()];
+  await frozen.evaluate(() => it.open("frozen"));
+  await living.evaluate(() => it.open("frozen"));
+  await busy.evaluate(() => it.open("busy"));
+  const other = await chromium.tab();
+  await other.evaluate(() => it.open("busy"));
+  await frozen.evaluate(() => it.hold());
+  await busy.evaluate(() => it.hold());
+  const silent = frozen.evaluate(() => it.freeze(40_000));
+  const [taken, kept] = await Promise.all([living.evaluate(() => it.take(39_000)), other.evaluate(() => it.take(30_000))]);
+  expect([taken, kept]).toEqual([true, false]);
+  await living.evaluate(() => it.record("while the other was frozen", 1));
+  await silent;
+  await expect.poll(() => frozen.evaluate(() => [it.lost, it.recorded().length])).toEqual([true, 1]);
+  expect(await busy.evaluate(() => it.lost)).toBe(false);
+  await Promise.all([frozen, busy, living, other].map((tab) => tab.close()));
+});
+
 test("without Web Locks, one tab holds a turn until it gives it back or goes", async () => {
   const [first, second] = [await chromium.tab(), await chromium.tab()];
   for (const tab of [first, second]) await tab.evaluate(() => it.openOnLeases("leases"));

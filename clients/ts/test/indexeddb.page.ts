@@ -74,8 +74,22 @@ export function recorded(): string[] {
 
 /** Takes "sync" and holds it for ever. */
 export function hold(): Promise<void> {
-  return new Promise((resolve) => void store.exclusive("sync", undefined, () => new Promise(() => resolve())));
+  return new Promise(
+    (resolve) =>
+      void store.exclusive("sync", undefined, (signal) => {
+        signal?.addEventListener("abort", () => (lost = true));
+        return new Promise(() => resolve());
+      }),
+  );
 }
+
+/** Neither hears nor does anything for so long, as a page that the browser froze. */
+export function freeze(ms: number): void {
+  for (const end = Date.now() + ms; Date.now() < end; );
+}
+
+/** The turn that hold took was lost. */
+export let lost = false;
 
 /** Takes "sync" and gives it back; false = not within ms. */
 export async function take(ms: number): Promise<boolean> {

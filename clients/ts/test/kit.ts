@@ -92,3 +92,8 @@ export function bytes(s: string): Uint8Array {
 export function text(b: Uint8Array): string {
   return new TextDecoder().decode(b);
 }
+
+/** A disk that gives everybody a turn at once, as tabs may have it that slept and do not know yet. */
+export function withoutTurns(disk: MemoryDisk): MemoryDisk {
+  return { ...disk, exclusive: (_, __, fn) => fn(), tab: () => withoutTurns(disk.tab()) };
+}

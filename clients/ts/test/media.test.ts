@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
 import { memoryDisk } from "../src/stores/memory.js";
 import { Fake, noSignal } from "./fake.js";
+import { withoutTurns } from "./kit.js";
 import { damage, Killed, killer, open, signedIn, wantEmpty, type Phone } from "./phone.js";
 
 /** Bytes that differ from piece to piece. */
@@ -44,6 +45,26 @@ for (const [name, form] of [["bytes", (b: Uint8Array) => b], ["a Blob", (b: Uint
     await expect(d.client.open("01890000-0000-7000-8000-000000000000")).rejects.toMatchObject({ code: "not_found" });
   });
 }
+
+test("a file whose tab slept while it was copied, and that another tab swept away, is refused and not half kept", async () => {
+  const d = await signedIn(new Fake(), withoutTurns(memoryDisk()));
+  const other = await open(d.fake, d.disk.tab());
+  let wake = (): void => undefined;
+  const asleep = new Promise<void>((resolve) => (wake = resolve));
+  class Slow extends Blob {
+    override slice(from = 0, to = 0): Blob {
+      const piece = super.slice(from, to);
+      return from === 0 ? piece : Object.assign(piece, { arrayBuffer: () => asleep.then(() => new ArrayBuffer(piece.size)) });
+    }
+  }
+  const attached = attach(d, new Slow([new Uint8Array(400_000)]));
+  await expect.poll(() => other.store.view((tx) => tx.count("media"))).toBe(1);
+  await other.client.upload();
+  wake();
+  await expect(attached).rejects.toMatchObject({ code: "canceled" });
+  expect(d.client.list("photo")).toEqual([]);
+  wantEmpty(d, "media", "outbox");
+});
 
 test("an upload goes on where it stopped, also after a new start", async () => {
   const f = new Fake();

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { Reason } from "../src/gen/satchel/v1/errors_pb.js";
 import type { Config } from "../src/index.js";
-import { memoryDisk } from "../src/stores/memory.js";
+import { memoryDisk, type MemoryDisk } from "../src/stores/memory.js";
 import { fail, Fake, noSignal, serverTime } from "./fake.js";
 import { open, shown, signedIn, type Phone } from "./phone.js";
 
@@ -195,6 +195,39 @@ describe("run", { timeout: 30_000 }, () => {
     await one.client.create("visit", { by: "one" });
     await expect.poll(() => f.applied.size, soon).toBe(2);
     await second.end();
+  });
+
+  test("ends by close also where it waits for its turn", async () => {
+    const f = new Fake();
+    const one = await signedIn(f, memoryDisk(), never);
+    running(one);
+    await waiting(f);
+    const two = await other(one, never);
+    const second = running(two);
+    await two.client.close();
+    await expect(second.done).rejects.toMatchObject({ code: "closed" });
+  });
+
+  test("goes on as one of those that wait when its turn is lost", async () => {
+    const f = new Fake();
+    const d = await signedIn(f, memoryDisk(), never);
+    let lose = (): void => undefined;
+    let turns = 0;
+    const disk: MemoryDisk = {
+      ...d.disk.tab(),
+      exclusive: (name, _, fn) => {
+        if (name !== "run") return fn();
+        turns++;
+        const lost = new AbortController();
+        lose = () => lost.abort();
+        return fn(lost.signal);
+      },
+    };
+    running(await open(f, disk, never));
+    await waiting(f);
+    lose();
+    await expect.poll(() => turns, soon).toBe(2);
+    await waiting(f);
   });
 
   test("is left to another tab when the page is hidden, and goes on alone where there is none", async () => {

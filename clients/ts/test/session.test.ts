@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { Reason } from "../src/gen/satchel/v1/errors_pb.js";
 import { Client } from "../src/index.js";
 import { memoryDisk, memoryStore } from "../src/stores/memory.js";
-import { anId, config, failing, keysOf, last, lina, metaOf, network, numbers, rejection, shown, signedIn } from "./kit.js";
+import { anId, config, failing, keysOf, last, lina, metaOf, network, numbers, rejection, shown, signedIn, withoutTurns } from "./kit.js";
 import { Fake, fail } from "./fake.js";
 
 describe.concurrent("a session", () => {
@@ -239,6 +239,53 @@ describe.concurrent("two tabs", () => {
     expect([...f.applied.values()].every((n) => n === 1)).toBe(true);
     await expect.poll(() => [a, b].map((c) => [c.status().pending, c.list("visit").filter((r) => !r.pending).length])).toEqual([[0, 20], [0, 20]]);
     expect(f.lanes.size).toBe(1);
+  });
+
+  test("a page is not taken by a tab that slept and had lost its turn, nor shown", async ({ expect }) => {
+    const f = new Fake();
+    const disk = withoutTurns(memoryDisk());
+    let go = (): void => undefined;
+    const gate = new Promise<void>((resolve) => (go = resolve));
+    let asleep = false;
+    const slow: typeof fetch = async (input, init) => {
+      const res = await f.fetch(input, init);
+      if (asleep) await gate;
+      return res;
+    };
+    const a = await signedIn({ fetch: slow }, disk);
+    const b = await signedIn(f, disk.tab());
+    const id = anId();
+    f.put("account", id, { n: 1 });
+    asleep = true;
+    const sync = a.sync();
+    await expect.poll(() => f.requests.length).toBe(1);
+    f.put("account", id, { n: 2 });
+    const mine = await b.create("visit", { by: "b" });
+    await b.sync();
+    const seen: unknown[] = [];
+    b.watch("account", {}, (all) => seen.push(all.map((r) => r.fields["n"])));
+    b.watch("visit", {}, (all) => seen.push(all.length));
+    go();
+    await sync;
+    expect(seen).toEqual([[2], 1]);
+    expect([shown(a, "account", id), shown(a, "visit", mine)]).toEqual([{ n: 2 }, { by: "b" }]);
+  });
+
+  test("what is recorded in a tab whose person signed out in another is nobody's, and refused", async () => {
+    const f = new Fake();
+    const disk = memoryDisk();
+    const a = await signedIn(f, disk);
+    const b = await signedIn(f, disk.tab());
+    await a.signOut();
+    await rejection(b.create("visit", {}), "sign_in_again");
+    await a.create("visit", { before: "the next person" }); // as before anybody signed in
+    f.person = anId();
+    await a.signIn(lina);
+    await rejection(b.create("visit", {}), "other_person");
+    await a.create("visit", {});
+    await a.sync();
+    expect(f.rows.size).toBe(2);
+    expect(b.status().pending).toBe(0);
   });
 
   test("a sign-out in one is seen in the other", async () => {

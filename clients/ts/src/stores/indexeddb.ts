@@ -2,13 +2,15 @@ import { openDB, unwrap, type DBSchema, type IDBPDatabase } from "idb";
 import { SatchelError, StorageFull, StoreClosed } from "../errors.js";
 import { tables, type Batch, type Disk, type Store, type Table } from "../store.js";
 import { leases, type Lease } from "./leases.js";
-import { canceled, type Exclusive } from "./locks.js";
 import { Mirror } from "./mirror.js";
+import { webLocks } from "./weblocks.js";
 
 /** Of the database's layout. */
 const version = 1;
 /** How long opening may take; browsers were seen to let it hang for ever. Milliseconds. */
 const openMs = 30_000;
+/** How often a browser without BroadcastChannel looks for what other tabs wrote. Milliseconds. */
+const lookMs = 3_000;
 
 interface Layout extends DBSchema {
   /** table "/" key → row */
@@ -32,7 +34,7 @@ interface Told {
  * keeps its word. open rejects with `no_storage` where the browser has no IndexedDB to offer, as in some private windows, and
  * with `upgrade_app` where a newer version of the app wrote the database. When there is first something that only this device
  * has, the browser is asked to keep the data when room gets scarce. Tabs hear each other by BroadcastChannel; a browser
- * without it sees what other tabs wrote when it writes itself.
+ * without it looks every 3 seconds.
  */
 export function indexedDBStore(name: string): Store {
   return new Mirror(indexedDBDisk(name));
@@ -94,6 +96,8 @@ export function indexedDBDisk(name: string): Disk {
     }
   };
 
+  const generationNow = async (): Promise<number> => Number((await begin((db) => db.transaction("state").store.get("generation"))) ?? 0);
+
   return {
     load: async () => {
       const tx = await begin((db) => db.transaction(["rows", "state"]));
@@ -101,7 +105,7 @@ export function indexedDBDisk(name: string): Disk {
       return { generation: Number(generation ?? 0), rows: keys.flatMap((path, i) => split(path, rows[i])) };
     },
 
-    generation: async () => Number((await begin((db) => db.transaction("state").store.get("generation"))) ?? 0),
+    generation: generationNow,
 
     commit: async (generation, batch) => {
       const tx = await begin((db) => db.transaction(["rows", "bytes", "state"], "readwrite", { durability: "strict" }));
@@ -142,13 +146,24 @@ export function indexedDBDisk(name: string): Disk {
 
     bytes: (key) => begin((db) => db.transaction("bytes").store.get(key)),
 
-    ...(channel && {
-      listen: (fn: (generation: number, batch: Batch) => void) => {
-        const hear = (event: MessageEvent<Told>): void => fn(event.data.generation, event.data.batch);
-        channel.addEventListener("message", hear);
-        return () => channel.removeEventListener("message", hear);
-      },
-    }),
+    listen: (fn) => {
+      const hear = (event: MessageEvent<Told>): void => fn(event.data.generation, event.data.batch);
+      channel?.addEventListener("message", hear);
+      // A page that was frozen, or that the browser had put aside, missed what the others said.
+      const look = (): void => void generationNow().then(fn, () => undefined);
+      const seen = (): void => {
+        if (document.visibilityState === "visible") look();
+      };
+      globalThis.addEventListener?.("pageshow", look);
+      globalThis.document?.addEventListener("visibilitychange", seen);
+      const timer = channel ? undefined : setInterval(look, lookMs);
+      return () => {
+        channel?.removeEventListener("message", hear);
+        globalThis.removeEventListener?.("pageshow", look);
+        globalThis.document?.removeEventListener("visibilitychange", seen);
+        clearInterval(timer);
+      };
+    },
 
     exclusive: typeof navigator !== "undefined" && navigator.locks ? webLocks(name) : leases((fn) => begin((db) => fn(db.transaction("state", "readwrite").store))),
 
@@ -159,23 +174,6 @@ export function indexedDBDisk(name: string): Disk {
       db?.close();
     },
   };
-}
-
-/** Locks of the browser among all tabs; one that dies loses its own. */
-function webLocks(store: string): Exclusive {
-  return (name, signal, fn) =>
-    new Promise((resolve, reject) => {
-      // Chromium does not hear of an abort that comes at once after the request: so we listen, too.
-      const stop = (): void => reject(canceled(signal?.reason));
-      if (signal?.aborted) return stop();
-      signal?.addEventListener("abort", stop, { once: true });
-      const turn = async (): Promise<void> => {
-        if (signal?.aborted) return;
-        signal?.removeEventListener("abort", stop);
-        await fn().then(resolve, reject);
-      };
-      navigator.locks.request(`satchel/${store}/${name}`, signal ? { signal } : {}, turn).catch((e: unknown) => reject(signal?.aborted ? canceled(e) : e));
-    });
 }
 
 async function askToKeep(): Promise<void> {

@@ -54,10 +54,14 @@ export function leases(begin: <T>(fn: (store: LeaseStore) => Promise<T>) => Prom
         });
         gone.catch(() => undefined);
       };
-      const renewal = setInterval(() => void take(key).catch(() => undefined), renewMs);
+      const lost = new AbortController();
+      const renew = async (): Promise<void> => {
+        if (!(await take(key))) lost.abort(); // the device slept, or its clock was set: another has the turn
+      };
+      const renewal = setInterval(() => void renew().catch(() => undefined), renewMs);
       globalThis.addEventListener?.("pagehide", release); // where it does not come, the lease runs out
       try {
-        return await fn();
+        return await fn(lost.signal);
       } finally {
         clearInterval(renewal);
         globalThis.removeEventListener?.("pagehide", release);

@@ -1,7 +1,7 @@
 import { SatchelError } from "../errors.js";
 
 /** As Store.exclusive. */
-export type Exclusive = <T>(name: string, signal: AbortSignal | undefined, fn: () => Promise<T>) => Promise<T>;
+export type Exclusive = <T>(name: string, signal: AbortSignal | undefined, fn: (lost?: AbortSignal) => Promise<T>) => Promise<T>;
 
 /** What a wait that was given up rejects with. */
 export function canceled(cause?: unknown): SatchelError {

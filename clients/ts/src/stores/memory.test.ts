@@ -56,10 +56,10 @@ test("a clone does not follow the original", async () => {
 /** A disk whose messages go through the test's hands. */
 function deaf(disk: Disk): { disk: Disk; told: [number, Batch][]; tell: (generation: number, batch: Batch) => void } {
   const told: [number, Batch][] = [];
-  let hear: ((generation: number, batch: Batch) => void) | undefined;
+  let hear: ((generation: number, batch?: Batch) => void) | undefined;
   const listen: Disk["listen"] = (fn) => {
     hear = fn;
-    return disk.listen?.((generation, batch) => void told.push([generation, batch])) ?? (() => undefined);
+    return disk.listen?.((generation, batch) => void (batch && told.push([generation, batch]))) ?? (() => undefined);
   };
   return { disk: { ...disk, listen }, told, tell: (generation, batch) => hear?.(generation, batch) };
 }

@@ -147,6 +147,7 @@ export class Mirror implements Store {
   private readonly ahead = new Map<number, Batch>(); // commits of others whose predecessors are missing
   private readonly exclusively: Exclusive;
   private generation = 0;
+  private missed = 0; // the highest generation that was heard of
   private loading = false;
   private tail: Promise<unknown> = Promise.resolve(); // ends when all that was asked for so far is done
   private deaf: (() => void) | undefined; // ends listening
@@ -205,11 +206,11 @@ export class Mirror implements Store {
     return () => void this.listeners.delete(listener);
   }
 
-  async exclusive<T>(name: string, signal: AbortSignal | undefined, fn: () => Promise<T>): Promise<T> {
+  async exclusive<T>(name: string, signal: AbortSignal | undefined, fn: (lost?: AbortSignal) => Promise<T>): Promise<T> {
     this.check();
-    return this.exclusively(name, signal, async () => {
+    return this.exclusively(name, signal, async (lost) => {
       await this.catchUp(); // with all that was done by who held it before
-      return fn();
+      return fn(lost);
     });
   }
 
@@ -234,16 +235,17 @@ export class Mirror implements Store {
   }
 
   /** A commit of another tab. */
-  private hear(generation: number, batch: Batch): void {
+  private hear(generation: number, batch?: Batch): void {
     if (generation <= this.generation || this.closed) return;
-    if (this.ahead.size < aheadMost) this.ahead.set(generation, batch);
+    if (batch && this.ahead.size < aheadMost) this.ahead.set(generation, batch);
     if (this.loading) return;
     this.drain();
     this.heard?.();
-    if (this.ahead.size > 0 && this.timer === undefined) {
+    this.missed = Math.max(this.missed, generation);
+    if (this.generation < this.missed && this.timer === undefined) {
       this.timer = setTimeout(() => {
         this.timer = undefined;
-        if (this.ahead.size > 0) this.catchUp().catch(() => undefined); // who uses the store next is told
+        if (this.generation < this.missed) this.catchUp().catch(() => undefined); // who uses the store next is told
       }, patienceMs);
     }
   }
