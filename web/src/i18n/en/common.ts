@@ -45,7 +45,7 @@ export default {
   "error.unsent": "Something is not sent yet.",
   "error.too_large": "That is too large. Nothing was recorded.",
   "error.not_found": "It is not here any more.",
-  "error.storage_full": "This device has no room left, and nothing was recorded. Free some space and try again.",
+  "error.storage_full": "This device has no room left: that was not saved. Free some space and try again.",
   "error.refused": "The server said no ({reason}).",
 
   "sign_in": "Sign in",

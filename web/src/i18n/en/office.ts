@@ -22,7 +22,7 @@ export default {
   "approval.from": "From {name}",
   "approval.to": "With {name}",
   "approval.form": "What is asked for",
-  "approval.frozen": "As it stood when it was submitted, on {when}.",
+  "approval.frozen": "As it stood when it was submitted: {when}.",
   "approval.comment": "Comment",
   "approval.comment_hint": "Optional. The requester sees it.",
   "approval.approve": "Approve",

@@ -47,7 +47,7 @@ const zh: Record<keyof typeof en, string> = {
   "error.unsent": "还有内容没有发送。",
   "error.too_large": "内容太大，没有记录。",
   "error.not_found": "内容已不在这里。",
-  "error.storage_full": "设备空间不足，没有记录。请清理空间后重试。",
+  "error.storage_full": "设备空间不足，内容没有保存。请清理空间后重试。",
   "error.refused": "服务器拒绝了请求（{reason}）。",
 
   "sign_in": "登录",
