@@ -4,7 +4,11 @@ import { MediaService, type BeginResponse } from "./gen/satchel/v1/media_pb.js";
 import { changeMedia, deleteMedia, lost, media, pieceBytes, pieceKey, release, type MediaRow } from "./media.js";
 import { getAged, rows, u64 } from "./rows.js";
 import type { ReadTx } from "./store.js";
+import { attempt } from "./transport.js";
 import type { Media } from "./types.js";
+
+/** The smallest piece that is tried on a slow network. */
+const minPieceBytes = 16 << 10;
 
 /**
  * Sends queued files, oldest first, each going on where it stopped. A file stays queued, and is asked about again, until its
@@ -72,7 +76,7 @@ async function send(core: Core, m: Media, signal: AbortSignal | undefined): Prom
 }
 
 async function sendPieces(core: Core, m: Media, begun: BeginResponse, signal: AbortSignal | undefined): Promise<boolean> {
-  const limit = begun.chunkSize > 0 ? Math.min(pieceBytes, begun.chunkSize) : pieceBytes;
+  let limit = begun.chunkSize > 0 ? Math.min(pieceBytes, begun.chunkSize) : pieceBytes;
   let corrected = 0;
   for (let offset = Number(begun.offset); offset < m.size; ) {
     const piece = await core.store.bytes(pieceKey(m.record, offset));
@@ -90,7 +94,12 @@ async function sendPieces(core: Core, m: Media, begun: BeginResponse, signal: Ab
       next = Number(res.offset);
       if (next <= offset || next > m.size) throw new SatchelError("unavailable", `the server acknowledged ${next} after a piece at ${offset} of ${m.size} bytes`);
     } catch (e) {
-      if (!(e instanceof SatchelError) || e.reason !== "UNEXPECTED_OFFSET" || e.expected > m.size || corrected++ >= 10) throw e;
+      if (!(e instanceof SatchelError)) throw e;
+      if (e.less && limit > minPieceBytes) {
+        limit >>= 1; // a piece that takes longer than a call may would never get through
+        continue;
+      }
+      if (e.reason !== "UNEXPECTED_OFFSET" || e.expected > m.size || corrected++ >= 10) throw e;
       next = e.expected;
     }
     offset = next;
@@ -113,13 +122,11 @@ export async function download(core: Core, id: string, signal?: AbortSignal): Pr
   const link = await core.call(MediaService.method.link, { recordId: id }, signal);
   // An address of its own or, with a slash, one of the server, whose address may have a path; no URL class in mini-programs.
   const url = link.url.startsWith("/") ? core.config.baseUrl.replace(/^(\w+:\/\/[^/]*).*$/, "$1") + link.url : link.url;
-  try {
-    const res = await (core.config.fetch ?? globalThis.fetch)(url, signal ? { signal } : {});
+  const get = async (_: Headers, until: AbortSignal) => {
+    const res = await (core.config.fetch ?? globalThis.fetch)(url, { signal: until });
     if (res.ok) return new Blob([await res.arrayBuffer()], { type: link.contentType });
     const code = res.status === 404 ? "not_found" : res.status === 429 || res.status >= 500 ? "unavailable" : "refused"; // of the link, not the session
     throw new SatchelError(code, `opening the bytes: ${res.status}`);
-  } catch (e) {
-    if (e instanceof SatchelError) throw e;
-    throw signal?.aborted ? new SatchelError("canceled", "the call was cancelled", e) : new SatchelError("unavailable", "opening the bytes: no answer", e);
-  }
+  };
+  return attempt(core, "", get, signal, core.config.timeoutMs + Number(link.size)); // at least 1 KB a second
 }

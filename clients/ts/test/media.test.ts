@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
 import { memoryDisk } from "../src/stores/memory.js";
 import { Fake, noSignal } from "./fake.js";
-import { withoutTurns } from "./kit.js";
+import { lina, withoutTurns } from "./kit.js";
 import { damage, Killed, killer, open, signedIn, wantEmpty, type Phone } from "./phone.js";
 
 /** Bytes that differ from piece to piece. */
@@ -64,6 +64,28 @@ test("a file whose tab slept while it was copied, and that another tab swept awa
   await expect(attached).rejects.toMatchObject({ code: "canceled" });
   expect(d.client.list("photo")).toEqual([]);
   wantEmpty(d, "media", "outbox");
+});
+
+test("a piece that takes too long goes in smaller ones, and bytes that do not come are given up by time and by close", async () => {
+  const f = new Fake();
+  let hang = /^$/;
+  const late: typeof fetch = async (input, init) => {
+    const big = init?.body instanceof Uint8Array && init.body.length > 70_000;
+    if (!hang.test(String(input)) && !big) return f.fetch(input, init);
+    return new Promise((_, reject) => init?.signal?.addEventListener("abort", () => reject(init.signal?.reason)));
+  };
+  const d = await open(f, memoryDisk(), { timeoutMs: 500, fetch: late });
+  await d.client.signIn(lina);
+  const id = await attach(d, someBytes(300_000));
+  await d.client.sync();
+  expect(await d.client.upload()).toEqual({ uploaded: 1, refused: 0 });
+  await d.client.sync();
+  hang = /blob/;
+  f.blobBytes = new Uint8Array(20);
+  await expect(d.client.open(id)).rejects.toMatchObject({ code: "unavailable" });
+  const opening = expect(d.client.open(id)).rejects.toMatchObject({ code: "closed" });
+  await d.client.close();
+  await opening;
 });
 
 test("an upload goes on where it stopped, also after a new start", async () => {
