@@ -20,7 +20,7 @@ export const router = createRouter({
   routes: [
     { path: "/", name: "today", component: Today, meta: { tab: "today" } },
     { path: "/sign-in", name: "sign-in", component: SignIn, meta: { open: true } },
-    { path: "/setup", name: "setup", component: () => import("./views/Setup.vue"), meta: { open: true } },
+    { path: "/setup", name: "setup", component: () => import("./views/Setup.vue"), meta: { open: true }, beforeEnter: (to) => to.hash.startsWith("#setup=") || "/" },
     { path: "/accounts", name: "accounts", component: () => import("./views/Accounts.vue"), meta: { tab: "accounts" } },
     { path: "/accounts/:id", name: "account", component: () => import("./views/Account.vue"), props: true },
     { path: "/records/:kind/new", name: "create", component: () => import("./views/Edit.vue"), props: (to) => ({ kind: to.params["kind"], preset: to.query }) },

@@ -54,6 +54,11 @@ function ofText(type: string, target: string, kind: string, field: string, value
   }
 }
 
+/** Tells whether a field holds sentences, which want the whole width. */
+export function isLong(kind: string, field: string): boolean {
+  return schema.value.get(kind)?.fields.find((f) => f.name === field)?.type === "long_text";
+}
+
 /** An object in one line: a place, a line of a quote. */
 function lineText(value: object): string {
   const v: Record<string, unknown> = { ...value };
