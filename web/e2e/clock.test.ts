@@ -1,0 +1,33 @@
+import { expect, test } from "vitest";
+import { go, installed, logVisit, office, phone, signIn, until, unsent } from "./kit.js";
+
+const year = 365 * 24 * 3600 * 1000;
+
+test.each([
+  ["behind", -year, "rep05"],
+  ["ahead", year, "rep06"],
+] as const)("a phone whose clock is a year %s works, and the server knows when the visit took place", async (_, off, login) => {
+  const context = await phone();
+  await context.clock.install({ time: Date.now() + off });
+  const page = await signIn(context, login);
+  await installed(page);
+  await context.setOffline(true);
+  const before = Date.now();
+  const id = await logVisit(page, { subject: "In another year" });
+  const after = Date.now();
+  await go(page, "/");
+  // By the phone's own calendar it is today's.
+  await page.locator("section[aria-labelledby=today-visits] a", { hasText: "In another year" }).waitFor();
+  await context.setOffline(false);
+
+  const rep = await office(login);
+  const visit = await until(rep, "visit", (r) => r.id === id);
+  expect(visit.eventMs).toBeGreaterThan(before - 10_000);
+  expect(visit.eventMs).toBeLessThan(after + 10_000);
+  await expect.poll(() => unsent(page), { timeout: 60_000 }).toBe(0);
+  expect(await page.locator(".chip").innerText()).toContain("Synced");
+  // It was taken as it was: nothing to look at, and still on the phone.
+  expect(await page.getByText("needs a look").count()).toBe(0);
+  await go(page, `/visits/${id}`);
+  await page.locator("h1", { hasText: "In another year" }).waitFor();
+});

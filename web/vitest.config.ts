@@ -1,0 +1,24 @@
+import { defineConfig } from "vitest/config";
+
+// src/**/*.test.ts is logic alone. e2e/ runs the app in Chromium on a server of its own, one file after the other, for each
+// measures time: `npx vitest run --project e2e`.
+export default defineConfig({
+  test: {
+    projects: [
+      { extends: "./vite.config.ts", test: { name: "unit", include: ["src/**/*.test.ts"] } },
+      {
+        resolve: { conditions: ["source"] },
+        ssr: { resolve: { conditions: ["source"] } },
+        test: {
+          name: "e2e",
+          include: ["e2e/**/*.test.ts"],
+          globalSetup: "e2e/setup.ts",
+          maxWorkers: 1,
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+    ],
+  },
+});
