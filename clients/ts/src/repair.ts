@@ -52,6 +52,8 @@ export async function repairStep(core: Core, signal?: AbortSignal): Promise<Step
   }
   core.config.step("answer");
   const finished = await core.update("repair", (tx) => {
+    // Where this tab had lost its turn, as when it slept, another one went on.
+    if (JSON.stringify(getRepair(tx)) !== JSON.stringify(ask.st) || !ask.keys.every((key) => tx.get("repair", key))) return false;
     const t: Taker = { tx, at: getPlace(tx), st: { ...ask.st } };
     if (ask.step.case === "start") takePlan(t, res.plan);
     else if (ask.step.case === "revs") takeRevs(t, ask.keys[0] ?? "", res.revs);

@@ -182,7 +182,7 @@ async function takeAnswersPage(core: Core, s: Sending, res: SyncResponse, r: Ste
   const p = res.page;
   const taken: Taking | undefined = await core.update(p ? "page" : "no-page", (tx) => {
     const t = taking(tx, Number(res.serverTimeMs), !core.memory.counted);
-    if (t.at.cursor !== s.cursor) return undefined; // this tab had lost its turn, as when it slept: another went on
+    if (t.at.cursor !== s.cursor || getRepair(tx)) return undefined; // this tab had lost its turn, as when it slept: another went on
     if (!p?.more) t.at.syncedMs = core.config.now();
     if (p) takePage(t, p, takeAway);
     else nothingNew(t);
