@@ -104,9 +104,10 @@ func notBound() error {
 
 // exchange tells who the user is, from what was remembered of the code or from WeChat.
 func (s *Service) exchange(ctx context.Context, org satchel.ID, in SignInWeChat, now time.Time) (user wechatUser, err error) {
-	// The installation counts too, so that a code that was overheard is of no more use than WeChat lets it be.
-	hash := throttleSubject("wechat code", in.Code, clip(in.Device.Installation, 64))
+	// The installation counts too, so that a code that was overheard is of no more use than WeChat lets it be; and the
+	// mini-program, so that none of another is taken for one of its users while replicas change over.
 	user.app = s.cfg.WeChat.AppID()
+	hash := throttleSubject("wechat code", user.app, in.Code, clip(in.Device.Installation, 64))
 	known := func() (bool, error) {
 		err := s.pool.QueryRow(ctx, sqlKnownCode, org, hash, now.Add(-codeMemory)).Scan(&user.open, &user.union)
 		if errors.Is(err, pgx.ErrNoRows) {
