@@ -128,6 +128,7 @@ export class Fake {
       refresh: (req) => {
         this.refreshes++;
         if (req.refreshToken !== this.refresh && (!this.previous || req.refreshToken !== this.previous)) throw fail(Code.Unauthenticated, Reason.SESSION_ENDED);
+        if (req.refreshToken !== this.refresh) return { tokens: { accessToken: this.access, refreshToken: this.refresh } }; // the answer was lost: the same pair again
         return { tokens: this.mint() };
       },
       signOut: (_, ctx) => {

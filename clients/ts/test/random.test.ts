@@ -195,7 +195,10 @@ async function live(w: World): Promise<void> {
   await Promise.all(
     tabs.map(async (tab, n) => {
       for (let i = 0; i < 30; i++) {
-        if (n === 0 && i === restore) back = w.fake.backup();
+        if (n === 0 && i === restore) {
+          w.fake.seq ||= 1n; // a cut of 0 would be none
+          back = w.fake.backup();
+        }
         if (n === 0 && i === restore + 4) {
           w.trail.push("restored");
           back?.();
