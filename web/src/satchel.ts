@@ -152,7 +152,8 @@ export function useRecord(kind: string, id: MaybeRefOrGetter<string>): Readonly<
     const wanted = toValue(id);
     cleanup(
       sdk().watch(kind, { where: (r) => r.id === wanted }, () => {
-        record.value = wanted === "" ? undefined : sdk().get(kind, wanted);
+        // A link may have been cut off on its way here: then it names nothing.
+        record.value = /^[0-9a-f-]{36}$/i.test(wanted) ? sdk().get(kind, wanted) : undefined;
       }),
     );
   });

@@ -85,8 +85,8 @@ export default {
   "me.kept_none": "Lost when this window closes",
   "me.version": "Version {version}",
   "me.approvals": "Approvals",
-  "me.attentions": "Changes to look at",
-  "me.unsent": "What is not sent",
+  "me.attentions": "Needs your look",
+  "me.unsent": "Not sent yet",
   "me.devices": "Devices",
 
   "sync.ok": "Synced {ago}",

@@ -87,8 +87,8 @@ const zh: Record<keyof typeof en, string> = {
   "me.kept_none": "关闭此窗口后会丢失",
   "me.version": "版本 {version}",
   "me.approvals": "审批",
-  "me.attentions": "需要查看的改动",
-  "me.unsent": "未发送的内容",
+  "me.attentions": "待处理",
+  "me.unsent": "尚未发送",
   "me.devices": "设备",
 
   "sync.ok": "{ago}已同步",
