@@ -1,5 +1,22 @@
+import { Note } from "@satchel/client/gen/satchel/v1/sync_pb";
+import type { Page } from "playwright-core";
 import { expect, test } from "vitest";
 import { go, installed, logVisit, office, phone, signIn, until, unsent } from "./kit.js";
+
+/** What the verdicts that the phone keeps say beside the fate. */
+async function notes(page: Page): Promise<number[]> {
+  return page.evaluate(
+    () =>
+      new Promise<number[]>((resolve, reject) => {
+        const opening = indexedDB.open("satchel");
+        opening.onerror = () => reject(opening.error ?? new Error("no database"));
+        opening.onsuccess = () => {
+          const rows: IDBRequest<{ verdict: { notes: number[] } }[]> = opening.result.transaction("rows").objectStore("rows").getAll(IDBKeyRange.bound("verdict/", "verdict0"));
+          rows.onsuccess = () => resolve(rows.result.flatMap((r) => r.verdict.notes));
+        };
+      }),
+  );
+}
 
 const year = 365 * 24 * 3600 * 1000;
 
@@ -26,6 +43,7 @@ test.each([
   expect(visit.eventMs).toBeLessThan(after + 10_000);
   await expect.poll(() => unsent(page), { timeout: 60_000 }).toBe(0);
   expect(await page.locator(".chip").innerText()).toContain("Synced");
+  expect(await notes(page)).toEqual([Note.CLOCK_OFF]);
   // It was taken as it was: nothing to look at, and still on the phone.
   expect(await page.getByText("needs a look").count()).toBe(0);
   await go(page, `/visits/${id}`);
