@@ -123,7 +123,7 @@ export async function download(core: Core, id: string, signal?: AbortSignal): Pr
   // An address of its own or, with a slash, one of the server, whose address may have a path; no URL class in mini-programs.
   const url = link.url.startsWith("/") ? core.config.baseUrl.replace(/^(\w+:\/\/[^/]*).*$/, "$1") + link.url : link.url;
   const get = async (_: Headers, until: AbortSignal) => {
-    const res = await (core.config.fetch ?? globalThis.fetch)(url, { signal: until });
+    const res = await (core.config.fetch ?? globalThis.fetch)(url, { signal: until, cache: "no-store" }); // each link is new, and signing out leaves nothing behind
     if (res.ok) return new Blob([await res.arrayBuffer()], { type: link.contentType });
     const code = res.status === 404 ? "not_found" : res.status === 429 || res.status >= 500 ? "unavailable" : "refused"; // of the link, not the session
     throw new SatchelError(code, `opening the bytes: ${res.status}`);
