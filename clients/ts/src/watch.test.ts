@@ -44,6 +44,17 @@ test("a watch tells the list at once, and after each commit that changed it, and
   expect(lists).toHaveLength(4);
 });
 
+test("a record is copied whole, although its fields are read when they are first looked at, and they are the same each time", async () => {
+  const { client, put } = await phone();
+  await put(visit(1, 1, { name: "a" }), { ...visit(2, 1, {}), fields: '{"name":' }, { ...visit(3, 1, {}), fields: '{"name": "c"} ' });
+  const [first, third, ...others] = client.list("visit");
+  expect(others).toEqual([]); // the fields of the second were cut off
+  const whole = { id: id(1), kind: "visit", rev: "1", fields: { name: "a" }, author: "", eventMs: 0, pending: false };
+  expect([first, { ...first }, structuredClone(first), JSON.parse(JSON.stringify(first))]).toEqual([whole, whole, whole, whole]);
+  expect(third?.fields).toEqual({ name: "c" });
+  expect(client.list("visit")[0]?.fields).toBe(first?.fields);
+});
+
 test("a condition and an order hold as records come to meet them and cease to", async () => {
   const { client, put } = await phone();
   const lists: string[] = [];
