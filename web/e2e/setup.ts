@@ -53,9 +53,12 @@ async function serve(bin: string, folder: string): Promise<{ url: string; stop()
   const server = spawn(bin, ["serve", "--dev"], { cwd: folder, env, stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   const ended = new Promise<void>((resolve) => server.once("exit", () => resolve()));
+  const end = (): void => void server.kill("SIGTERM");
+  process.once("exit", end); // where a run is broken off
   const stop = async (): Promise<void> => {
-    server.kill("SIGTERM");
+    end();
     await ended;
+    process.off("exit", end);
   };
   let timer: NodeJS.Timeout | undefined;
   try {
