@@ -177,3 +177,16 @@ export function useNow(): Readonly<ShallowRef<number>> {
   onScopeDispose(() => clearInterval(timer));
   return now;
 }
+
+/** Whether the browser believes that there is a network. */
+export function useOnline(): Readonly<ShallowRef<boolean>> {
+  const online = shallowRef(navigator.onLine);
+  const look = (): void => void (online.value = navigator.onLine);
+  addEventListener("online", look);
+  addEventListener("offline", look);
+  onScopeDispose(() => {
+    removeEventListener("online", look);
+    removeEventListener("offline", look);
+  });
+  return online;
+}
