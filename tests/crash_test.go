@@ -39,7 +39,10 @@ func TestMain(m *testing.M) {
 	pgtest.Main(m)
 }
 
-type mortalConfig struct{ Database, Blobs string }
+type mortalConfig struct {
+	Database, Blobs string
+	Ahead           time.Duration // of the machine's clock
+}
 
 // fuse counts what is sent to Postgres and kills this process at one of the sends: kill -9, nothing is flushed, nothing
 // is told to anybody. Before the send, all that was answered so far is what holds; behind it, Postgres goes on with
@@ -95,7 +98,8 @@ func beMortal(text string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer pool.Close()
-	a, err := app.New(ctx, app.Config{Pool: pool, BlobURL: cfg.Blobs, Secret: make([]byte, 32),
+	now := func() time.Time { return time.Now().Add(cfg.Ahead) }
+	a, err := app.New(ctx, app.Config{Pool: pool, BlobURL: cfg.Blobs, Secret: make([]byte, 32), Now: now,
 		Identity: app.Identity{Hashing: identity.Argon2{MemoryKiB: 64, Passes: 1, Lanes: 1}, AddressPerSecond: -1}})
 	if err != nil {
 		return err
@@ -141,7 +145,7 @@ type mortal struct {
 	errors *bytes.Buffer
 }
 
-func bear(t *testing.T, cfg mortalConfig) *mortal {
+func bear(t *testing.T, cfg *mortalConfig) *mortal {
 	t.Helper()
 	text, err := json.Marshal(cfg)
 	if err != nil {
@@ -196,7 +200,7 @@ func (m *mortal) died(t *testing.T) bool {
 // deaths kills one replica after the other at each point of what act does with it: before and behind everything that is
 // sent to Postgres. Each time, heal does with the standing replica what the one that died left. It ends when a replica
 // has survived both, and fails if there were fewer points than least.
-func deaths(t *testing.T, cfg mortalConfig, least int, act func(m *mortal), heal func(where string)) {
+func deaths(t *testing.T, cfg *mortalConfig, least int, act func(m *mortal), heal func(where string)) {
 	t.Helper()
 	points := 0
 	for n := 1; ; n++ {
@@ -228,10 +232,11 @@ func deaths(t *testing.T, cfg mortalConfig, least int, act func(m *mortal), heal
 	t.Logf("killed at %d points", points)
 }
 
-// survivor is a replica in this process whose clock can be moved on.
-func survivor(t *testing.T) (p *product, cfg mortalConfig, later func(time.Duration)) {
+// survivor is a replica in this process whose clock, and that of the mortals born after, can be moved on. Nobody works
+// jobs but who is told to.
+func survivor(t *testing.T) (p *product, cfg *mortalConfig, later func(time.Duration)) {
 	t.Helper()
-	cfg = mortalConfig{Database: pgtest.URL(t), Blobs: "file://" + t.TempDir()}
+	cfg = &mortalConfig{Database: pgtest.URL(t), Blobs: "file://" + t.TempDir()}
 	pool, err := pg.Open(t.Context(), cfg.Database, pg.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -239,8 +244,10 @@ func survivor(t *testing.T) (p *product, cfg mortalConfig, later func(time.Durat
 	t.Cleanup(pool.Close)
 	var offset atomic.Int64
 	now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
-	p = serveConfig(t, app.Config{Pool: pool, BlobURL: cfg.Blobs, Now: now}, hire)
-	return p, cfg, func(d time.Duration) { offset.Add(int64(d)) }
+	p = serveRunning(t, app.Config{Pool: pool, BlobURL: cfg.Blobs, Now: now}, hire, func(ctx context.Context, a *app.App) error {
+		return a.Engine.Run(ctx)
+	})
+	return p, cfg, func(d time.Duration) { cfg.Ahead = time.Duration(offset.Add(int64(d))) }
 }
 
 // TestAServerKilledAtAnyStepOfABatchLosesNothingAndDoublesNothing sends each batch to a replica that is killed at the

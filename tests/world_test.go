@@ -81,6 +81,12 @@ func serveWith(t *testing.T, load func(*testing.T, *app.App, *pgxpool.Pool)) *pr
 // log is searched for what it may not hold.
 func serveConfig(t *testing.T, cfg app.Config, load func(*testing.T, *app.App, *pgxpool.Pool)) *product {
 	t.Helper()
+	return serveRunning(t, cfg, load, func(ctx context.Context, a *app.App) error { return a.Run(ctx) })
+}
+
+// serveRunning is serveConfig with the loops that run says.
+func serveRunning(t *testing.T, cfg app.Config, load func(*testing.T, *app.App, *pgxpool.Pool), run func(context.Context, *app.App) error) *product {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	log := &journal{}
 	if cfg.BlobURL == "" {
@@ -102,7 +108,7 @@ func serveConfig(t *testing.T, cfg app.Config, load func(*testing.T, *app.App, *
 	}
 	ended := make(chan error, 2)
 	go func() { ended <- a.Server.Serve(ctx, l) }()
-	go func() { ended <- a.Run(ctx) }()
+	go func() { ended <- run(ctx, a) }()
 	t.Cleanup(func() {
 		cancel()
 		for range 2 {
