@@ -19,8 +19,8 @@ CREATE TABLE wechat_identity (
     FOREIGN KEY (org_id, person_id) REFERENCES person (org_id, id)
 );
 
--- Codes of wx.login that WeChat has taken, by the SHA-256 of code and installation, for 5 minutes: WeChat takes each only
--- once, and the answer to the app may be lost. In Postgres, so that all replicas know. Codes for organisations that do
+-- Codes of wx.login that WeChat has taken, by the SHA-256 of app id, code and installation, for 5 minutes: WeChat takes
+-- each only once, and the answer to the app may be lost. In Postgres, so that all replicas know. Codes for organisations that do
 -- not exist are kept under one made-up org_id. Written by identity.
 CREATE TABLE wechat_code (
     org_id  uuid NOT NULL,

@@ -18,6 +18,7 @@ import (
 const (
 	pageBytes = 1 << 20 // what a first sync asks for on a good line
 	changed   = 100     // in a round of the delta; half of them are the manager's
+	fewVisits = 10      // of these come from one rep where reps have few
 )
 
 // initial is the first sync of the manager of the first team, as a new phone makes it.
@@ -176,13 +177,18 @@ type editor struct {
 	revs   []uint64 // that they had when it began; what it did since is its own
 }
 
-func (l *lab) editor(ctx context.Context, rep int) (*editor, error) {
+// editor edits some visits of a rep: the oldest, or as many from all of the rep's time.
+func (l *lab) editor(ctx context.Context, rep, visits int, allTime bool) (*editor, error) {
 	d, err := signIn(ctx, l.product.HTTP, l.w.Slug, dataset.RepLogin(rep), false)
 	if err != nil {
 		return nil, err
 	}
 	e := &editor{device: d}
-	rows, err := l.conn.Query(ctx, sqlVisitRevs, [16]byte(l.org), [16]byte(l.w.Reps[rep]), min(changed/2, l.w.Scale.VisitsPerRep))
+	every := 1
+	if allTime {
+		every = l.w.Scale.VisitsPerRep / visits
+	}
+	rows, err := l.conn.Query(ctx, sqlVisitRevs, [16]byte(l.org), [16]byte(l.w.Reps[rep]), every, visits)
 	if err != nil {
 		return nil, err
 	}
@@ -246,17 +252,19 @@ func settledAs(out *satchelv1.SyncResponse, in *satchelv1.SyncRequest, want ...s
 	return nil
 }
 
-// follower is a manager's device that pulls after two reps changed their visits, one of them his.
+// follower is a manager's device that pulls after reps changed their visits, half of them his.
 type follower struct {
 	l       *lab
 	device  *device
 	editors []*editor
+	brings  int // visits in a pull
 	cost    meterOf
 	rounds  int       // so far
 	all     []float64 // ms of every pull
 }
 
-func (l *lab) follower(ctx context.Context) (f *follower, err error) {
+// follower has some reps of each of the first two teams edit some visits each in a round.
+func (l *lab) follower(ctx context.Context, reps, visits int, allTime bool) (f *follower, err error) {
 	f = &follower{l: l, cost: meterOf{l: l}}
 	defer func() {
 		if err != nil {
@@ -266,8 +274,9 @@ func (l *lab) follower(ctx context.Context) (f *follower, err error) {
 	if f.device, err = signIn(ctx, l.product.HTTP, l.w.Slug, dataset.ManagerLogin(0), false); err != nil {
 		return nil, err
 	}
-	for _, rep := range []int{0, l.w.Scale.RepsPerTeam} { // of the first and the second team
-		e, err := l.editor(ctx, rep)
+	f.brings = reps * visits
+	for n := range 2 * reps {
+		e, err := l.editor(ctx, n%2*l.w.Scale.RepsPerTeam+n/2, visits, allTime)
 		if err != nil {
 			return nil, err
 		}
@@ -300,7 +309,7 @@ func (f *follower) turn(ctx context.Context) (float64, error) {
 
 func (f *follower) deltas(ctx context.Context, all *[]float64, cost *meterOf, change func() error, pull func() (pulled, error)) (float64, error) {
 	var took []float64
-	want := len(f.editors[0].visits)
+	want := f.brings
 	for range f.l.mode.Rounds {
 		f.rounds++
 		if err := change(); err != nil {
@@ -325,7 +334,7 @@ func (f *follower) deltas(ctx context.Context, all *[]float64, cost *meterOf, ch
 
 // delta is the follower's pull beside an indexed SELECT of the same rows.
 func (l *lab) delta(ctx context.Context) error {
-	f, err := l.follower(ctx)
+	f, err := l.follower(ctx, 1, min(changed/2, l.w.Scale.VisitsPerRep), false)
 	if err != nil {
 		return err
 	}
@@ -374,8 +383,9 @@ func (l *lab) delta(ctx context.Context) error {
 	return nil
 }
 
-// deltaGrowth is the same pull where there are a hundred times the records, of the same people. The large data are not
-// copied for a run: they are what earlier runs left, some thousand edits on.
+// deltaGrowth is the same pull where there are a hundred times the records, of the same people. The visits that change
+// are as many and from as many months in both. The large data are not copied for a run: they are what earlier runs
+// left, some thousand edits on.
 func (l *lab) deltaGrowth(ctx context.Context) error {
 	var followers []*follower
 	for _, set := range []dataset.Set{
@@ -387,7 +397,7 @@ func (l *lab) deltaGrowth(ctx context.Context) error {
 			return err
 		}
 		defer in.close()
-		f, err := in.follower(ctx)
+		f, err := in.follower(ctx, min(changed/2/fewVisits, in.w.Scale.RepsPerTeam), fewVisits, true)
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,8 @@ const sqlVisitsOf = `-- bench.VisitsOf
 SELECT id FROM record WHERE org_id = $1 AND owner = $2 AND kind = 'visit' AND rev = 1 AND NOT deleted ORDER BY id LIMIT $3`
 
 const sqlVisitRevs = `-- bench.VisitRevs
-SELECT id, rev FROM record WHERE org_id = $1 AND owner = $2 AND kind = 'visit' AND NOT deleted ORDER BY id LIMIT $3`
+SELECT id, rev FROM (SELECT id, rev, row_number() OVER (ORDER BY id) - 1 AS n FROM record
+  WHERE org_id = $1 AND owner = $2 AND kind = 'visit' AND NOT deleted) v WHERE n % $3::bigint = 0 ORDER BY id LIMIT $4`
 
 const sqlOrg = `-- bench.Org
 SELECT org_id FROM directory_org WHERE slug = $1`
