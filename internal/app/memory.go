@@ -16,8 +16,8 @@ const (
 	calmFor      = 10 // looks without much collecting, until the memory is given back
 	usualPercent = 50
 	busyPercent  = 400
-	busyShare    = 0.08     // of the processor's time spent on collecting, from which more garbage is allowed
-	busyLive     = 96 << 20 // bytes alive above which it is not: 400 % of it would be too much
+	busyGarbage  = 256 << 20 // bytes: where 400 % of what is alive is more, it is as many percent as this is
+	busyShare    = 0.08      // of the processor's time spent on collecting, from which more garbage is allowed
 )
 
 // Breathe sets how much garbage this process may have, by how busy it is, until ctx ends. It is for the process that
@@ -41,7 +41,7 @@ func Breathe(ctx context.Context, gogc string) {
 		now := readMemory()
 		if before := b.percent; b.next(last, now) != before {
 			debug.SetGCPercent(b.percent)
-			if b.percent == usualPercent {
+			if !b.wide {
 				debug.FreeOSMemory()
 			}
 		}
@@ -58,25 +58,27 @@ type memory struct {
 // breath decides.
 type breath struct {
 	percent int
-	calm    int // looks since collecting took much
+	wide    bool // more garbage is allowed
+	calm    int  // looks since collecting took much
 }
 
 // next gives the percentage from now on.
 func (b *breath) next(last, now memory) int {
 	busy := now.busy - last.busy
 	much := busy > 0.1*breatheEvery.Seconds() && now.collecting-last.collecting > busyShare*busy
-	if b.percent == busyPercent { // it collects less now; that it still works is what keeps it there
+	if b.wide { // it collects less now; that it still works is what keeps it there
 		much = busy > 0.5*breatheEvery.Seconds()
 	}
-	switch {
-	case now.live > busyLive:
-		b.percent, b.calm = usualPercent, 0
-	case much:
-		b.percent, b.calm = busyPercent, 0
-	case b.percent == busyPercent:
-		if b.calm++; b.calm >= calmFor {
-			b.percent, b.calm = usualPercent, 0
-		}
+	if b.calm++; much {
+		b.wide, b.calm = true, 0
+	} else if b.calm >= calmFor {
+		b.wide = false
+	}
+	b.percent = usualPercent
+	if b.wide {
+		const step = 25 // so that what is alive may vary a little without a new setting
+		share := int(busyGarbage * 100 / max(now.live, 1))
+		b.percent = min(max(share/step*step, usualPercent), busyPercent)
 	}
 	return b.percent
 }

@@ -34,8 +34,9 @@ func TestABusyProcessMayHaveMoreGarbageUntilItIsQuiet(t *testing.T) {
 	if got := look(0, 0.02, small); got != usualPercent {
 		t.Errorf("when it is quiet %d", got)
 	}
-	look(0.4, 1.8, small)
-	if got := look(0.4, 1.8, 2*busyLive); got != usualPercent {
-		t.Errorf("with much alive %d", got)
+	for live, want := range map[uint64]int{small: busyPercent, busyGarbage / 4: busyPercent, busyGarbage / 2: 200, busyGarbage: 100, 3 * busyGarbage: usualPercent} {
+		if got := look(0.4, 1.8, live); got != want {
+			t.Errorf("busy with %d MiB alive %d, not %d", live>>20, got, want)
+		}
 	}
 }
