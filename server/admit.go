@@ -16,7 +16,8 @@ const (
 	syncsRead    = 256 // calls whose bodies are read or wait for work, about 0.2 MiB each
 	syncsWait    = 4000
 	syncPatience = 15 * time.Second
-	longestPause = 30 * time.Second
+	syncEarly    = 5 * time.Second // that who comes back comes before his turn
+	longestPause = time.Minute
 )
 
 // admission lets a bounded number in, in order.
@@ -25,6 +26,7 @@ type admission struct {
 	waiting atomic.Int64
 	most    int64        // that wait
 	pace    atomic.Int64 // nanoseconds that one was in, lately
+	booked  atomic.Int64 // nanoseconds since 1970, until which those have work for it who wait or will come back
 }
 
 func newAdmission(slots int, most int64) *admission {
@@ -38,9 +40,9 @@ func (a *admission) enter(ctx context.Context) (leave func(), err error) {
 		return a.entered(), nil
 	default:
 	}
-	if a.waiting.Add(1) > a.most {
+	if n := a.waiting.Add(1); n > a.most || time.Duration(n)*a.turn() > syncPatience {
 		a.waiting.Add(-1)
-		return nil, a.full()
+		return nil, a.full(time.Now())
 	}
 	defer a.waiting.Add(-1)
 	timer := time.NewTimer(syncPatience)
@@ -49,7 +51,7 @@ func (a *admission) enter(ctx context.Context) (leave func(), err error) {
 	case a.slots <- struct{}{}:
 		return a.entered(), nil
 	case <-timer.C:
-		return nil, a.full()
+		return nil, a.full(time.Now())
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -64,10 +66,25 @@ func (a *admission) entered() func() {
 	}
 }
 
-// full says when those who wait now will have been served, at the pace of late, spread so that not all come back at once.
-func (a *admission) full() error {
-	pause := time.Duration(a.pace.Load() * a.waiting.Load() / int64(cap(a.slots)))
-	pause = min(max(pause, time.Second), longestPause)
-	return &satchel.Error{Kind: satchel.Exhausted, Reason: satchel.ReasonBusy, RetryAfter: pause/2 + rand.N(pause),
+// turn is the time from one who is let in to the next, lately.
+func (a *admission) turn() time.Duration { return time.Duration(a.pace.Load() / int64(cap(a.slots))) }
+
+// full says when to come back: a little before all who wait, and all who were told so before, will have been served.
+// Beyond the longest pause there are no turns left to give, and it is drawn.
+func (a *admission) full(now time.Time) error {
+	turn := a.turn()
+	free := now.Add(time.Duration(a.waiting.Load()) * turn).UnixNano()
+	last := now.Add(longestPause + syncEarly).UnixNano()
+	mine := int64(0)
+	for old := int64(-1); old < 0 || !a.booked.CompareAndSwap(old, mine); {
+		old = a.booked.Load()
+		mine = min(max(old, free)+int64(turn), last)
+	}
+	pause := time.Duration(mine-now.UnixNano()) - syncEarly
+	if mine == last {
+		pause = longestPause/2 + rand.N(longestPause/2)
+	}
+	pause = max(pause, time.Second)
+	return &satchel.Error{Kind: satchel.Exhausted, Reason: satchel.ReasonBusy, RetryAfter: pause + rand.N(pause/16),
 		Detail: "too many devices sync at this moment; everything is kept, come back later"}
 }

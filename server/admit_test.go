@@ -64,15 +64,55 @@ func TestSyncsAreLetInInTheirOrderAndTheQueueIsBounded(t *testing.T) {
 	}
 }
 
-func TestWhoIsSentAwayIsToldToComeWhenTheQueueIsServed(t *testing.T) {
+func TestWhoIsSentAwayIsToldToComeALittleBeforeTheTurn(t *testing.T) {
 	t.Parallel()
 	a := newAdmission(10, 4000)
 	a.waiting.Store(4000)
 	a.pace.Store(int64(20 * time.Millisecond))
-	for range 100 {
-		e, _ := errors.AsType[*satchel.Error](a.full())
-		if e.RetryAfter < 4*time.Second || e.RetryAfter > 12*time.Second { // 4,000 of 20 ms, 10 at a time: 8 s, give or take a half
-			t.Fatal(e.RetryAfter)
+	now := time.Unix(1e9, 0)
+	pause := func() time.Duration {
+		e, _ := errors.AsType[*satchel.Error](a.full(now))
+		return e.RetryAfter
+	}
+	for n := range 3000 { // 4,000 of 20 ms, 10 at a time, take 8 s; each that was sent away before takes 2 ms more
+		turn := 8*time.Second + time.Duration(n+1)*2*time.Millisecond
+		if got, want := pause(), turn-syncEarly; got < want || got > want+want/16 {
+			t.Fatalf("the %dth comes back after %v, not %v", n, got, want)
 		}
 	}
+	now = now.Add(10 * time.Second)
+	if got, want := pause(), 8*time.Second-syncEarly; got < want-time.Second || got > 4*want {
+		t.Errorf("when the earlier ones had their turn: %v", got)
+	}
+	a.pace.Store(int64(10 * time.Second)) // a queue of more than an hour
+	seen := map[time.Duration]bool{}
+	for range 100 {
+		got := pause()
+		if got < longestPause/2 || got > longestPause+longestPause/16 {
+			t.Fatalf("the longest pause: %v", got)
+		}
+		seen[got.Round(time.Second)] = true
+	}
+	if len(seen) < 10 {
+		t.Errorf("a hundred come back in %d seconds", len(seen))
+	}
+}
+
+func TestNobodyWaitsWhoWouldWaitInVain(t *testing.T) {
+	t.Parallel()
+	a := newAdmission(1, 4000)
+	leave, err := a.enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.pace.Store(int64(syncPatience + time.Second))
+	if _, err := a.enter(t.Context()); err == nil || a.waiting.Load() != 0 {
+		t.Errorf("whose turn comes after the patience: %v", err)
+	}
+	leave()
+	leave, err = a.enter(t.Context())
+	if err != nil {
+		t.Fatalf("a free slot is given however slow it was: %v", err)
+	}
+	leave()
 }
