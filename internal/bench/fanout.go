@@ -284,7 +284,16 @@ func (l *lab) fanout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var p50, p99, floor50, floor99, all []float64
+	calls, err := l.calls(ctx)
+	defer func() {
+		for _, c := range calls {
+			c.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	var p50, p99, floor50, floor99, call50, call99, all []float64
 	turn := func(wake func(context.Context) ([]float64, error), mid, tail *[]float64, every *[]float64) func(context.Context) error {
 		return func(ctx context.Context) error {
 			var took []float64
@@ -303,14 +312,23 @@ func (l *lab) fanout(ctx context.Context) error {
 	var unused []float64
 	ours := turn(h.wake, &p50, &p99, &all)
 	theirs := turn(func(ctx context.Context) ([]float64, error) { return l.publish(ctx, streams) }, &floor50, &floor99, &unused)
-	if _, err := h.wake(ctx); err != nil { // both once before
+	bare := turn(func(ctx context.Context) ([]float64, error) { return l.answer(ctx, calls) }, &call50, &call99, &unused)
+	if _, err := h.wake(ctx); err != nil { // each once before
 		return err
 	}
 	if _, err := l.publish(ctx, streams); err != nil {
 		return err
 	}
+	if _, err := l.answer(ctx, calls); err != nil {
+		return err
+	}
 	if err := l.pairs(ctx, ours, theirs); err != nil {
 		return err
+	}
+	for range l.mode.Pairs {
+		if err := bare(ctx); err != nil {
+			return err
+		}
 	}
 	l.report.add("fanout_p50_vs_floor", "our time / floor's", lower, ratios(p50, floor50))
 	l.report.add("fanout_p99_vs_floor", "our time / floor's", lower, ratios(p99, floor99))
@@ -320,6 +338,8 @@ func (l *lab) fanout(ctx context.Context) error {
 	l.report.add("fanout_max_ms", "ms, the last of all", lower, []float64{quantile(all, 1)})
 	l.report.add("fanout_floor_p50_ms", "ms", lower, floor50)
 	l.report.add("fanout_floor_p99_ms", "ms", lower, floor99)
+	l.report.add("fanout_call_p50_ms", "ms, a bare Connect call that waits", lower, call50)
+	l.report.add("fanout_call_p99_ms", "ms, a bare Connect call that waits", lower, call99)
 	return nil
 }
 
@@ -349,20 +369,7 @@ func (h *hall) wake(ctx context.Context) ([]float64, error) {
 		var committed time.Time
 		err = h.l.conn.QueryRow(ctx, sqlCommittedAt, [16]byte(h.org), [16]byte(id)).Scan(&committed)
 		return committed, err
-	}, func(c *rawhttp.Conn) error {
-		body, err := c.Answer()
-		if err != nil {
-			return err
-		}
-		out := &satchelv1.WaitResponse{}
-		if err := proto.Unmarshal(body, out); err != nil {
-			return err
-		}
-		if !out.Wake {
-			return errors.New("bench: a phone was sent away, not woken")
-		}
-		return nil
-	})
+	}, woken)
 }
 
 // streams opens the floor's streams, as many as phones wait.
@@ -402,6 +409,65 @@ func (l *lab) publish(ctx context.Context, streams []*rawhttp.Conn) ([]float64, 
 		}
 		return nil
 	})
+}
+
+// calls opens connections for the floor's calls that wait.
+func (l *lab) calls(ctx context.Context) (conns []*rawhttp.Conn, err error) {
+	for range l.mode.Waiters {
+		c, err := rawhttp.Dial(ctx, l.floor.HTTP)
+		if err != nil {
+			return conns, err
+		}
+		conns = append(conns, c)
+	}
+	return conns, nil
+}
+
+// answer lets a bare call wait on each connection, and answers them all.
+func (l *lab) answer(ctx context.Context, conns []*rawhttp.Conn) ([]float64, error) {
+	body, err := proto.Marshal(&satchelv1.WaitRequest{Cursor: []byte("x")})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range conns {
+		if err := c.Deadline(time.Now().Add(settleTime)); err != nil {
+			return nil, err
+		}
+		if err := c.Send(waitPath, "", body); err != nil {
+			return nil, err
+		}
+	}
+	if err := poll(ctx, "all calls wait", func() (bool, error) {
+		var n int
+		err := l.floor.ask(ctx, "waiting", &n)
+		return n == len(conns), err
+	}); err != nil {
+		return nil, err
+	}
+	if err := l.floor.still(ctx); err != nil {
+		return nil, err
+	}
+	return arrivals(conns, func() (time.Time, error) {
+		var ns int64
+		err := l.floor.ask(ctx, "wake", &ns)
+		return time.Unix(0, ns), err
+	}, woken)
+}
+
+// woken reads the answer of a call that waited.
+func woken(c *rawhttp.Conn) error {
+	body, err := c.Answer()
+	if err != nil {
+		return err
+	}
+	out := &satchelv1.WaitResponse{}
+	if err := proto.Unmarshal(body, out); err != nil {
+		return err
+	}
+	if !out.Wake {
+		return errors.New("bench: a phone was sent away, not woken")
+	}
+	return nil
 }
 
 // arrivals lets one goroutine for each connection stand ready, does what makes the server send, and gives the ms from

@@ -51,6 +51,7 @@ type addresses struct {
 const (
 	echoPath   = "/bench.v1.Floor/Echo"
 	fanoutPath = "/bench.v1.Floor/Subscribe"
+	waitPath   = "/bench.v1.Floor/Wait"
 )
 
 // floorFrame is how many changes the floor sends in one frame.
@@ -85,7 +86,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	defer web.Close()
 	a := addresses{HTTP: "http://" + web.Addr().String()}
-	fan := &fan{subscribers: map[chan int64]struct{}{}}
+	fan := &fan{subscribers: audience{}, waiters: audience{}}
 	switch o.Serve {
 	case product:
 		p, err := dataset.NewApp(ctx, pool, o.Blobs)
@@ -130,7 +131,11 @@ func obey(lines *bufio.Scanner, out io.Writer, fan *fan) (err error) {
 			debug.FreeOSMemory() // finalizers of the first have run
 			answer = usageOfSelf()
 		case "publish":
-			answer = fan.publish()
+			answer = fan.publish(fan.subscribers)
+		case "wake":
+			answer = fan.publish(fan.waiters)
+		case "waiting":
+			answer = fan.waiting()
 		case "profile":
 			if profile, err = os.Create(arg); err != nil {
 				return err
@@ -155,34 +160,60 @@ func obey(lines *bufio.Scanner, out io.Writer, fan *fan) (err error) {
 	return lines.Err()
 }
 
-// fan sends what is published to all who subscribe.
+// fan tells all who subscribe, or all who wait in a call.
 type fan struct {
-	mu          sync.Mutex
-	subscribers map[chan int64]struct{}
+	mu                   sync.Mutex
+	subscribers, waiters audience
 }
 
+type audience map[chan int64]struct{}
+
 // publish gives the moment before the first is told, in nanoseconds since 1970.
-func (f *fan) publish() int64 {
+func (f *fan) publish(to audience) int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now().UnixNano()
-	for ch := range f.subscribers {
+	for ch := range to {
 		ch <- now
 	}
 	return now
 }
 
+func (f *fan) waiting() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.waiters)
+}
+
+// join adds a channel to an audience until leave.
+func (f *fan) join(to audience) (ch chan int64, leave func()) {
+	ch = make(chan int64, 1) // the bench publishes when all have had the last
+	f.mu.Lock()
+	to[ch] = struct{}{}
+	f.mu.Unlock()
+	return ch, func() {
+		f.mu.Lock()
+		delete(to, ch)
+		f.mu.Unlock()
+	}
+}
+
+// wait is the call of one who waits.
+func (f *fan) wait(ctx context.Context, _ *connect.Request[satchelv1.WaitRequest]) (*connect.Response[satchelv1.WaitResponse], error) {
+	ch, leave := f.join(f.waiters)
+	defer leave()
+	select {
+	case <-ch:
+		return connect.NewResponse(&satchelv1.WaitResponse{Wake: true}), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // subscribe is the stream of one: an empty message when he is known, then one for each publication.
 func (f *fan) subscribe(ctx context.Context, _ *connect.Request[satchelv1.WaitRequest], s *connect.ServerStream[satchelv1.WaitResponse]) error {
-	ch := make(chan int64, 1) // the bench publishes when all have had the last
-	f.mu.Lock()
-	f.subscribers[ch] = struct{}{}
-	f.mu.Unlock()
-	defer func() {
-		f.mu.Lock()
-		delete(f.subscribers, ch)
-		f.mu.Unlock()
-	}()
+	ch, leave := f.join(f.subscribers)
+	defer leave()
 	if err := s.Send(&satchelv1.WaitResponse{}); err != nil {
 		return err
 	}
@@ -198,13 +229,15 @@ func (f *fan) subscribe(ctx context.Context, _ *connect.Request[satchelv1.WaitRe
 	}
 }
 
-// floorHandler is the least that Connect can do: an echo, which decodes a request and encodes an answer, and a stream.
+// floorHandler is the least that Connect can do: an echo, which decodes a request and encodes an answer, a stream, and a
+// call that waits.
 func floorHandler(f *fan) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(echoPath, connect.NewUnaryHandler(echoPath, func(_ context.Context, in *connect.Request[satchelv1.SyncRequest]) (*connect.Response[satchelv1.SyncResponse], error) {
 		return connect.NewResponse(&satchelv1.SyncResponse{ServerTimeMs: int64(in.Msg.Confirmed)}), nil
 	}))
 	mux.Handle(fanoutPath, connect.NewServerStreamHandler(fanoutPath, f.subscribe))
+	mux.Handle(waitPath, connect.NewUnaryHandler(waitPath, f.wait))
 	return mux
 }
 

@@ -14,17 +14,35 @@ type Waiters struct {
 
 type orgWaiters struct {
 	seen   Seen
-	byNum  map[int64]map[*Waiter]struct{}
-	byStem map[string]map[*Waiter]struct{}
-	all    map[*Waiter]struct{}
+	byNum  map[int64]*group
+	byStem map[string]*group
+	all    group
+}
+
+// group is those who wait for one thing. Who is in it knows where, so that a thousand leave their groups without a
+// search: what is woken waits for that.
+type group struct {
+	seats  []seat
+	vacate func() // forgets the group when it is empty; nil = it stays
+}
+
+// seat is a waiter in a group; at is the place in the waiter's own list.
+type seat struct {
+	w  *Waiter
+	at int
+}
+
+// place is where a waiter sits.
+type place struct {
+	group *group
+	seat  int
 }
 
 // Waiter is one device that waits.
 type Waiter struct {
-	org   satchel.ID
-	nums  []int64
-	stems []string
-	ch    chan struct{}
+	org    satchel.ID
+	places []place
+	ch     chan struct{}
 }
 
 // Seen is what of an organisation's clock a replica has woken for.
@@ -39,30 +57,49 @@ func New() *Waiters { return &Waiters{orgs: map[satchel.ID]*orgWaiters{}} }
 // Register adds a device that follows these buckets and stems of an organisation, whose clock the caller has just read.
 // Who registers forgets.
 func (ws *Waiters) Register(org satchel.ID, nums []int64, stems []string, now Seen) *Waiter {
-	w := &Waiter{org: org, nums: nums, stems: stems, ch: make(chan struct{})}
+	w := &Waiter{org: org, places: make([]place, 0, len(nums)+len(stems)+1), ch: make(chan struct{})}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	o := ws.orgs[org]
 	if o == nil {
-		o = &orgWaiters{seen: now, byNum: map[int64]map[*Waiter]struct{}{}, byStem: map[string]map[*Waiter]struct{}{},
-			all: map[*Waiter]struct{}{}}
+		o = &orgWaiters{seen: now, byNum: map[int64]*group{}, byStem: map[string]*group{}}
+		o.all.vacate = func() { delete(ws.orgs, org) }
 		ws.orgs[org] = o
 	}
-	o.all[w] = struct{}{}
+	o.all.add(w)
 	for _, n := range nums {
-		join(o.byNum, n, w)
+		of(o.byNum, n).add(w)
 	}
 	for _, s := range stems {
-		join(o.byStem, s, w)
+		of(o.byStem, s).add(w)
 	}
 	return w
 }
 
-func join[K comparable](m map[K]map[*Waiter]struct{}, k K, w *Waiter) {
-	if m[k] == nil {
-		m[k] = map[*Waiter]struct{}{}
+// of gives the group of k, which may be new.
+func of[K comparable](m map[K]*group, k K) *group {
+	g := m[k]
+	if g == nil {
+		g = &group{vacate: func() { delete(m, k) }}
+		m[k] = g
 	}
-	m[k][w] = struct{}{}
+	return g
+}
+
+func (g *group) add(w *Waiter) {
+	w.places = append(w.places, place{g, len(g.seats)})
+	g.seats = append(g.seats, seat{w, len(w.places) - 1})
+}
+
+// remove gives a seat to the last of the group.
+func (g *group) remove(i int) {
+	last := len(g.seats) - 1
+	moved := g.seats[last]
+	g.seats[i], moved.w.places[moved.at].seat = moved, i
+	g.seats[last] = seat{}
+	if g.seats = g.seats[:last]; last == 0 {
+		g.vacate()
+	}
 }
 
 // Forget takes a waiter out; one that was woken is out already.
@@ -74,41 +111,30 @@ func (ws *Waiters) Forget(w *Waiter) {
 	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if o := ws.orgs[w.org]; o != nil {
-		ws.remove(o, w)
-	}
+	w.leave()
 }
 
-// remove takes a waiter out; the caller holds the lock.
-func (ws *Waiters) remove(o *orgWaiters, w *Waiter) {
-	delete(o.all, w)
-	for _, n := range w.nums {
-		if delete(o.byNum[n], w); len(o.byNum[n]) == 0 {
-			delete(o.byNum, n)
-		}
+// leave takes a waiter out of all its groups, once; the caller holds the lock.
+func (w *Waiter) leave() {
+	for _, p := range w.places {
+		p.group.remove(p.seat)
 	}
-	for _, s := range w.stems {
-		if delete(o.byStem[s], w); len(o.byStem[s]) == 0 {
-			delete(o.byStem, s)
-		}
-	}
-	if len(o.all) == 0 && ws.orgs[w.org] == o {
-		delete(ws.orgs, w.org)
-	}
+	w.places = nil
 }
 
 // wake takes out those whom pick names, and wakes them when the lock is free again: a thousand that wake run at once.
-func (ws *Waiters) wake(org satchel.ID, pick func(o *orgWaiters, take func(map[*Waiter]struct{}))) {
+func (ws *Waiters) wake(org satchel.ID, pick func(o *orgWaiters, take func(*group))) {
 	var woken []*Waiter
 	ws.mu.Lock()
 	if o := ws.orgs[org]; o != nil {
-		pick(o, func(some map[*Waiter]struct{}) {
-			from := len(woken)
-			for w := range some {
-				woken = append(woken, w)
+		pick(o, func(g *group) {
+			if g == nil {
+				return
 			}
-			for _, w := range woken[from:] {
-				ws.remove(o, w)
+			for len(g.seats) > 0 {
+				w := g.seats[len(g.seats)-1].w
+				w.leave()
+				woken = append(woken, w)
 			}
 		})
 	}
@@ -120,7 +146,7 @@ func (ws *Waiters) wake(org satchel.ID, pick func(o *orgWaiters, take func(map[*
 
 // Wake wakes who follows one of the buckets.
 func (ws *Waiters) Wake(org satchel.ID, nums []int64) {
-	ws.wake(org, func(o *orgWaiters, take func(map[*Waiter]struct{})) {
+	ws.wake(org, func(o *orgWaiters, take func(*group)) {
 		for _, n := range nums {
 			take(o.byNum[n])
 		}
@@ -129,7 +155,7 @@ func (ws *Waiters) Wake(org satchel.ID, nums []int64) {
 
 // WakeStems wakes who follows buckets that have just come to be.
 func (ws *Waiters) WakeStems(org satchel.ID, stems []string) {
-	ws.wake(org, func(o *orgWaiters, take func(map[*Waiter]struct{})) {
+	ws.wake(org, func(o *orgWaiters, take func(*group)) {
 		for _, s := range stems {
 			take(o.byStem[s])
 		}
@@ -138,7 +164,7 @@ func (ws *Waiters) WakeStems(org satchel.ID, stems []string) {
 
 // WakeOrg wakes everybody of an organisation: rights or the schema have changed.
 func (ws *Waiters) WakeOrg(org satchel.ID) {
-	ws.wake(org, func(o *orgWaiters, take func(map[*Waiter]struct{})) { take(o.all) })
+	ws.wake(org, func(o *orgWaiters, take func(*group)) { take(&o.all) })
 }
 
 // Snapshot lists the organisations that have waiters and what this replica has woken for.
