@@ -147,6 +147,11 @@ func (s *Server) guard(validator protovalidate.Validator) connect.UnaryIntercept
 	return func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
 			c := callOf(ctx)
+			limit, waits := callTime, req.Spec().Procedure == satchelv1connect.SyncServiceWaitProcedure
+			if waits { // its answer is small, and a thousand are sent at once: their time to travel is set beforehand
+				limit = waitTime
+				c.mayTravel(limit)
+			}
 			defer func() {
 				if r := recover(); r != nil {
 					res, err = nil, fmt.Errorf("panic: %v\n%s", r, debug.Stack())
@@ -156,20 +161,16 @@ func (s *Server) guard(validator protovalidate.Validator) connect.UnaryIntercept
 					res, err = nil, s.fail(ctx, err)
 				} else {
 					c.code = "ok"
-					if m, ok := res.Any().(proto.Message); ok {
+					if m, ok := res.Any().(proto.Message); ok && !waits {
 						size = proto.Size(m)
 					}
 				}
-				if c.response != nil { // from now on the answer travels; a reader that stands still is left
-					_ = c.response.SetWriteDeadline(time.Now().Add(answerGrace + time.Duration(size/bodyRate)*time.Second))
+				if !waits {
+					c.mayTravel(time.Duration(size/bodyRate) * time.Second)
 				}
 			}()
 			if c.body != nil {
 				c.body.release()
-			}
-			limit := callTime
-			if req.Spec().Procedure == satchelv1connect.SyncServiceWaitProcedure {
-				limit = waitTime
 			}
 			ctx, cancel := context.WithTimeout(ctx, limit) // a shorter one of the client's is in ctx already
 			defer cancel()
@@ -185,6 +186,13 @@ func (s *Server) guard(validator protovalidate.Validator) connect.UnaryIntercept
 			}
 			return next(ctx, req)
 		}
+	}
+}
+
+// mayTravel bounds how long the answer may take to leave, beside answerGrace; a reader that stands still is left.
+func (c *call) mayTravel(d time.Duration) {
+	if c.response != nil {
+		_ = c.response.SetWriteDeadline(time.Now().Add(answerGrace + d))
 	}
 }
 
