@@ -89,9 +89,24 @@ const sqlNaming = `-- syncengine.Naming
 SELECT ` + recordColumns + ` FROM record
 WHERE org_id = $1 AND blob = $2 AND NOT deleted ORDER BY id LIMIT $3`
 
+// One pass over the organisation's records, for an operator; an index in the order of ids would cost every photo.
+const sqlNamingAny = `-- syncengine.NamingAny
+SELECT ` + recordColumns + ` FROM record
+WHERE org_id = $1 AND id > $2 AND blob IS NOT NULL AND NOT deleted ORDER BY id LIMIT $3`
+
 // NamingBlob gives the records that name a blob (SHA-256 in hex), at most 100.
 func (e *Engine) NamingBlob(ctx context.Context, org satchel.ID, sha256 string) ([]*schema.Record, error) {
-	rows, err := e.cfg.Pool.Query(ctx, sqlNaming, org, sha256, 100)
+	return e.records(ctx, sqlNaming, org, sha256, 100)
+}
+
+// NamingAnyBlob gives the records that name a blob, behind one, in the order of their ids.
+func (e *Engine) NamingAnyBlob(ctx context.Context, org, after satchel.ID, limit int) ([]*schema.Record, error) {
+	return e.records(ctx, sqlNamingAny, org, after, limit)
+}
+
+// records reads whole records.
+func (e *Engine) records(ctx context.Context, sql string, args ...any) ([]*schema.Record, error) {
+	rows, err := e.cfg.Pool.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, pg.ToError(err)
 	}

@@ -23,6 +23,7 @@ type cli struct {
 	Demo     demoCmd     `cmd:"" help:"Tell the story of three phones, each step checked."`
 	Doctor   doctorCmd   `cmd:"" help:"Check the database, the blob store, the clock, the disk, the secrets and the phones."`
 	Restored restoredCmd `cmd:"" help:"Tell phones that the database was put back from a snapshot of its disk."`
+	Media    mediaCmd    `cmd:"" help:"Compare photos and voice notes with the blob store."`
 	Types    typesCmd    `cmd:"" help:"Print typed models of a schema for an app's code."`
 	Version  versionCmd  `cmd:"" help:"Tell what this is."`
 

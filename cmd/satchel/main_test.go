@@ -213,7 +213,7 @@ func must(t *testing.T, env []string, args ...string) string {
 
 func TestEveryCommandHasHelp(t *testing.T) {
 	t.Parallel()
-	for _, args := range []string{"", "serve", "migrate", "org", "org create", "user", "user add", "user reset", "demo", "doctor", "restored", "version"} {
+	for _, args := range []string{"", "serve", "migrate", "org", "org create", "user", "user add", "user reset", "demo", "doctor", "restored", "media", "media check", "types", "version"} {
 		out := must(t, nil, append(strings.Fields(args), "--help")...)
 		if !strings.HasPrefix(out, "Usage: satchel") {
 			t.Errorf("satchel %s --help prints %q", args, out)

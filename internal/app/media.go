@@ -17,6 +17,7 @@ const (
 	blobField  = "blob"
 	stateField = "blob_state"
 	stored     = "stored"
+	voiceNote  = "voice_note" // the kind whose bytes are heard
 )
 
 // mediaRecords tells media what records name, and records what media stored.

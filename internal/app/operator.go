@@ -19,6 +19,9 @@ type Tools struct {
 	Identity *identity.Service
 	Engine   *syncengine.Engine
 	Desk     *desk.Desk
+
+	pool *pgxpool.Pool
+	jobs *jobs.Jobs
 }
 
 // Operator wires only what managing organisations, people and devices takes, on a migrated database: no blob store, no
@@ -41,7 +44,7 @@ func Operator(pool *pgxpool.Pool) (*Tools, error) {
 	if err != nil {
 		return nil, fmt.Errorf("app.Operator: %w", err)
 	}
-	return &Tools{Identity: a.Identity, Engine: a.Engine, Desk: d}, nil
+	return &Tools{Identity: a.Identity, Engine: a.Engine, Desk: d, pool: pool, jobs: a.Jobs}, nil
 }
 
 // devices spells identity's devices as the desk asks for them.
