@@ -58,6 +58,7 @@ func TestABigAnswerIsCompressedForWhoCanReadIt(t *testing.T) {
 func TestAContactIsNotedOnceAMinute(t *testing.T) {
 	w := newWorld(t)
 	d := w.signIn("ann")
+	began := w.clock.Load()
 	d.send(d.mutation(d.account("x")))
 	contact := func() (int64, uint32) {
 		res, err := d.devices.ListDevices(t.Context(), &satchelv1.ListDevicesRequest{})
@@ -72,6 +73,7 @@ func TestAContactIsNotedOnceAMinute(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	w.eventually("the first contact is noted", func() bool { at, _ := contact(); return at == began })
 	w.pass(time.Minute)
 	first := w.clock.Load()
 	idle(7)
@@ -166,7 +168,7 @@ func TestADatabaseThatIsAwayIsUnavailableAndNotReady(t *testing.T) {
 }
 
 func TestAServerThatEndsSendsItsWaitersAwayAndFinishesItsCalls(t *testing.T) {
-	w := newWorld(t, func(c *app.Config) { c.DrainDelay = 300 * time.Millisecond })
+	w := newWorld(t, func(c *app.Config) { c.DrainDelay = 5 * time.Second }) // time for all that follows
 	d := w.signIn("ann")
 	d.settle()
 	waited := make(chan *satchelv1.WaitResponse, 1)
