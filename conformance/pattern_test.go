@@ -78,7 +78,8 @@ func value(t *testing.T, text string) any {
 }
 
 // played plays one transcript with a driver that answers each command with the next of the answers, and then no more.
-func played(t *testing.T, steps string, answers ...string) Result {
+// patience is how long it is waited for each.
+func played(t *testing.T, patience time.Duration, steps string, answers ...string) Result {
 	t.Helper()
 	tr, err := parse("test", []byte(`{"title": "t", "states": ["S1"], "steps": `+steps+`}`))
 	if err != nil {
@@ -105,7 +106,7 @@ func played(t *testing.T, steps string, answers ...string) Result {
 			}
 		}
 	}()
-	r, err := New(Config{Connect: func() (io.Reader, io.Writer) { return fromDriver, toDriver }, Timeout: 200 * time.Millisecond})
+	r, err := New(Config{Connect: func() (io.Reader, io.Writer) { return fromDriver, toDriver }, Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,22 +122,23 @@ func played(t *testing.T, steps string, answers ...string) Result {
 
 func TestWhatADriverDoesWrongIsSaid(t *testing.T) {
 	t.Parallel()
+	const long, short = 30 * time.Second, 200 * time.Millisecond
 	show := `[{"do": "show", "kind": "account", "gives": {"records": [1]}}]`
-	if r := played(t, show, `[1]`); r.Failure != "" {
+	if r := played(t, long, show, `[1]`); r.Failure != "" {
 		t.Error(r.Failure)
 	}
 	for want, r := range map[string]Result{
-		"records[0]: came 2, want 1":              played(t, `[{"do": "show", "kind": "account", "gives": {"records": [1]}}]`, `[2]`),
-		"no answer within 200ms":                  played(t, show),
-		"did not come: Sync":                      played(t, `[{"do": "sync_once", "calls": [{"call": "Sync", "answer": {}}]}]`, `{}`),
-		"the driver does not have this command":   played(t, show, `"unknown"`),
-		`it did not fail; want {"code":"unsent"}`: played(t, `[{"do": "sign_out", "fails": {"code": "unsent"}}]`, `{}`),
+		"records[0]: came 2, want 1":              played(t, long, show, `[2]`),
+		"no answer within 200ms":                  played(t, short, show),
+		"did not come: Sync":                      played(t, long, `[{"do": "sync_once", "calls": [{"call": "Sync", "answer": {}}]}]`, `{}`),
+		"the driver does not have this command":   played(t, long, show, `"unknown"`),
+		`it did not fail; want {"code":"unsent"}`: played(t, long, `[{"do": "sign_out", "fails": {"code": "unsent"}}]`, `{}`),
 	} {
 		if !strings.Contains(r.Failure, want) {
 			t.Errorf("want %q, got %q", want, r.Failure)
 		}
 	}
-	if r := played(t, `[{"do": "damage", "order": 1}]`, `"unknown"`); !r.NotAsked {
+	if r := played(t, long, `[{"do": "damage", "order": 1}]`, `"unknown"`); !r.NotAsked {
 		t.Errorf("a driver that cannot damage its store: %+v", r)
 	}
 }
