@@ -462,7 +462,7 @@ func TestS5WhatWasNotUnderstoodIsAppliedAfterAnUpgrade(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.newEngine().Run(ctx) }()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for w.count(`SELECT count(*) FROM river_job WHERE args::text LIKE '%engine.upgraded%' OR kind LIKE '%engine.upgraded%'`) < 2 {
 		if time.Now().After(deadline) {
 			t.Fatal("a server that starts does not look for what was not understood")

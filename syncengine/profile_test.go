@@ -95,7 +95,7 @@ func TestS13ANewMonthEndsTheOldestAtOnceAndWithoutAWrite(t *testing.T) {
 		t.Errorf("before midnight: %+v", pg)
 	}
 	w.pass(time.Second)
-	if woken, d := waits(t, w.engine, mini); !woken || d > 5*time.Second {
+	if woken, d := waits(t, w.engine, mini); !woken || d > 10*time.Second {
 		t.Errorf("a phone that waits over midnight: woken %v after %s", woken, d)
 	}
 	mini.page()

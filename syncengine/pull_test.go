@@ -297,7 +297,7 @@ func TestWaitWakes(t *testing.T) {
 	ann.account("x")
 	mei.pull()
 	here, other := w.engine, w.newEngine()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	go other.Run(ctx)
 	for name, engine := range map[string]*syncengine.Engine{"on the replica that commits": here, "on another replica": other} {
@@ -315,7 +315,7 @@ func TestWaitWakes(t *testing.T) {
 			if !ok {
 				t.Errorf("%s: not woken", name)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(20 * time.Second):
 			t.Errorf("%s: still asleep", name)
 		}
 		mei.pull()

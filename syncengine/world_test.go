@@ -81,8 +81,9 @@ func newWorldOn(t testing.TB, pool *pgxpool.Pool) *world {
 	return w
 }
 
+// newEngine gives one more replica. Its deadline is of no concern to a test that is not about it, on however slow a machine.
 func (w *world) newEngine() *syncengine.Engine {
-	e, err := syncengine.New(syncengine.Config{Pool: w.pool, Jobs: w.jobs, Now: w.now})
+	e, err := syncengine.New(syncengine.Config{Pool: w.pool, Jobs: w.jobs, Now: w.now, Deadline: 30 * time.Second})
 	if err != nil {
 		w.t.Fatal(err)
 	}
