@@ -1,6 +1,5 @@
 import type { DroppedKind, Narrowed, Page } from "./gen/satchel/v1/sync_pb.js";
-import { clearValues } from "./page.js";
-import { isObject, putShown, readFields, type Place } from "./rows.js";
+import { clearValues, isObject, putShown, readFields, type Place } from "./rows.js";
 import type { ChangeRow, Tx, U64 } from "./store.js";
 
 // What a page takes away, because rights were taken away: seldom, and only ever with a network: see later in core.ts.

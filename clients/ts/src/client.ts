@@ -1,6 +1,7 @@
 import { joined, later, maxBatch, maxPageBytes, newId, type Core, type Settings } from "./core.js";
 import { SatchelError, StoreClosed } from "./errors.js";
-import { attach, forgetMedia, media, open, upload } from "./media.js";
+import { media } from "./files.js";
+import { attach, forgetMedia, open, upload } from "./media.js";
 import { Batch, record } from "./mutation.js";
 import { pending, settled } from "./outbox.js";
 import { kept } from "./recover.js";

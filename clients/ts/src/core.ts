@@ -1,8 +1,7 @@
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { SatchelError } from "./errors.js";
-import type { ChangeRow, ReadTx, Store, Tx } from "./store.js";
-import type { Config, Rec, Status } from "./types.js";
-import type { Live } from "./watch.js";
+import type { ChangeRow, MutationRow, ReadTx, Store, Tx } from "./store.js";
+import type { Config, Query, Rec, Status } from "./types.js";
 
 /** Limits of the protocol. */
 export const maxBatch = 200; // mutations in a call
@@ -21,6 +20,27 @@ export const protocolVersion = "1";
 /** Config with what it left out filled in. */
 export type Settings = Config &
   Required<Pick<Config, "now" | "monotonic" | "language" | "appVersion" | "profile" | "schemaVersion" | "maxBytes" | "maxBatch" | "timeoutMs" | "retryMinMs" | "retryMaxMs" | "log" | "step" | "random">>;
+
+/** A kind that is watched: its records as shown, once for all who watch it. */
+export interface Live {
+  recs: Map<string, Rec>;
+  watchers: Set<Watcher>;
+  /** Records that may look otherwise since recs was made. */
+  dirty: Set<string>;
+  /** All of them may. */
+  all: boolean;
+}
+
+/** One who watches. */
+export interface Watcher {
+  query: Query;
+  order: (a: Rec, b: Rec) => number;
+  fn: (records: Rec[]) => void;
+  /** What matches, in order, without the limit. Never changed in place. */
+  matches: Rec[];
+  /** The list changed, and fn was not told. */
+  due: boolean;
+}
 
 /** What a tab knows beside the store, and forgets with the page. */
 export interface Memory {
@@ -98,6 +118,12 @@ export function joined(...signals: (AbortSignal | undefined)[]): { signal: Abort
     if (s?.aborted) abort();
   }
   return { signal: own.signal, abort, end: () => signals.forEach((s) => s?.removeEventListener("abort", abort)) };
+}
+
+/** This moment by the device's own clocks. */
+export function reading(core: Core): MutationRow["recorded"] {
+  const { boot, ms } = core.config.monotonic();
+  return { boot, ms: Math.max(0, Math.floor(ms)), wall: Math.floor(core.config.now()) };
 }
 
 /** A UUIDv7: the milliseconds, then random bits. */

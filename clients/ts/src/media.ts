@@ -1,31 +1,9 @@
 import { later, maxMediaBytes, uuid, type Core } from "./core.js";
 import { SatchelError } from "./errors.js";
+import { deleteMedia, pieceBytes, pieceKey, putMedia, type MediaRow } from "./files.js";
 import { createOp, recordIn } from "./mutation.js";
-import { orderKey, readFields, recordKey, rows } from "./rows.js";
 import { hex, sha256 } from "./sha256.js";
-import type { ReadTx, Tx } from "./store.js";
-import type { Fields, Media } from "./types.js";
-
-/** The size of a piece in the store, and the largest one that is sent. */
-export const pieceBytes = 256 << 10;
-
-/** Why a file is not sent whose bytes the store has lost; other reasons are the server's. */
-export const lost = "LOST";
-
-/** A file whose bytes this device keeps until the record says that they are stored. */
-export interface MediaRow {
-  kind: string;
-  /** SHA-256 in hex. */
-  blob: string;
-  size: number;
-  contentType: string;
-  /** Bytes that the server has acknowledged; absent = none. */
-  sent?: number;
-  /** The server will never take these bytes. */
-  refused?: string;
-  /** attach has not finished: it is no file yet. */
-  copying?: true;
-}
+import type { Tx } from "./store.js";
 
 /**
  * Keeps the bytes, queues them for upload, and records the creation of the record that names them. The record syncs without
@@ -82,17 +60,6 @@ async function slice(bytes: Blob | Uint8Array, from: number, to: number): Promis
   }
 }
 
-export function pieceKey(id: string, from: number): string {
-  return id + "/" + orderKey(Math.floor(from / pieceBytes)).slice(12);
-}
-
-/** The files that this device still keeps, oldest first. */
-export function media(core: Core): Media[] {
-  return core.view((tx) =>
-    files(tx).map(([record, { kind, blob, size, contentType, sent = 0, refused = "" }]) => ({ record, kind, blob, size, contentType, sent, refused })),
-  );
-}
-
 /** Drops the device's copy of a file that a person does not want sent any more. */
 export function forgetMedia(core: Core, record: string): Promise<void> {
   const id = uuid(record, "record");
@@ -120,42 +87,4 @@ export async function open(core: Core, record: string, signal?: AbortSignal): Pr
     if (blob.size === row.size) return blob;
   }
   return (await later(() => import("./upload.js"))).download(core, id, signal);
-}
-
-/** Drops the copies of files whose record, at the checkpoint, says that they are stored. */
-export async function release(core: Core): Promise<number> {
-  const stored = core.view((tx) =>
-    files(tx).filter(([id, row]) => {
-      const fields: Fields | undefined = readFields(tx.get("record", recordKey(row.kind, id))?.fields ?? "");
-      // The state speaks of the blob that the record names, which somebody may have replaced.
-      return fields?.["blob_state"] === "stored" && fields["blob"] === row.blob;
-    }),
-  );
-  if (stored.length > 0) await core.update("release", (tx) => stored.forEach(([id]) => deleteMedia(tx, id)));
-  return stored.length;
-}
-
-/** Counts the bytes that wait to be sent. */
-export function mediaBytes(tx: ReadTx): number {
-  return files(tx).reduce((sum, [, row]) => sum + (row.refused ? 0 : row.size), 0);
-}
-
-function files(tx: ReadTx): [string, MediaRow][] {
-  return rows(tx, "media").map(([id, row]): [string, MediaRow] => [id, row as MediaRow]).filter(([, row]) => !row.copying);
-}
-
-function putMedia(tx: Tx, id: string, row: MediaRow): void {
-  tx.put("media", id, row);
-}
-
-/** Changes a row; one that was forgotten meanwhile stays so. */
-export function changeMedia(tx: Tx, id: string, change: Partial<MediaRow>): void {
-  const row = tx.get("media", id) as MediaRow | undefined;
-  if (row) putMedia(tx, id, { ...row, ...change });
-}
-
-/** Removes a file or what was copied of it. */
-export function deleteMedia(tx: Tx, id: string): void {
-  tx.deleteBytes(id + "/");
-  tx.delete("media", id);
 }

@@ -1,4 +1,4 @@
-import { maxMutationBytes, maxOps, uuid, type Core } from "./core.js";
+import { maxMutationBytes, maxOps, reading, uuid, type Core } from "./core.js";
 import { SatchelError } from "./errors.js";
 import { sizeOf } from "./outbox.js";
 import { getIdentity, getNumbers, getPlace, orderKey, overlayKey, putNumbers, recordKey } from "./rows.js";
@@ -101,10 +101,4 @@ export function recordIn(core: Core, tx: Tx, ops: OpRow[]): string {
   tx.put("outbox", orderKey(n.order), m);
   putNumbers(tx, { ...n, order: n.order + 1 });
   return m.id;
-}
-
-/** This moment by the device's own clocks. */
-export function reading(core: Core): MutationRow["recorded"] {
-  const { boot, ms } = core.config.monotonic();
-  return { boot, ms: Math.max(0, Math.floor(ms)), wall: Math.floor(core.config.now()) };
 }

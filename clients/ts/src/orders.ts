@@ -5,7 +5,7 @@ import { hide, hideSettled, nothingHappened } from "./outbox.js";
 import { blank, readOutbox } from "./recover.js";
 import { beginRepair, getIdentity, getNumbers, getPlace, getRepair, isObject, maxU64, orderKey, orderOf, overlayKey, putIdentity, putNumbers, putPlace, restartRepair, rows } from "./rows.js";
 import { compareU64, tables, type MutationRow, type Table, type Tables, type Tx } from "./store.js";
-import type { Step } from "./sync.js";
+import type { Step } from "./step.js";
 
 // What a server orders, and what is done when it misses something. Both are rare, and happen only with a network: see later in
 // core.ts.

@@ -2,7 +2,7 @@ import { create, toBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { maxBatchBytes, maxClockPairs, maxMutationBytes, type Core } from "./core.js";
 import { ReasonSchema } from "./gen/satchel/v1/errors_pb.js";
 import { MutationSchema, NoteSchema, Status, StatusSchema, SyncRequestSchema, type Verdict } from "./gen/satchel/v1/sync_pb.js";
-import { mediaBytes } from "./media.js";
+import { mediaBytes } from "./files.js";
 import { envelop, readOutbox } from "./recover.js";
 import { nameOf } from "./transport.js";
 import { base64Decode, getAged, getIdentity, getNumbers, getPlace, logKeptMs, orderKey, orderOf, overlayKey, putNumbers, readFields, recordKey, rows, toMutation, trimAged, u64, verdictRow } from "./rows.js";

@@ -2,7 +2,7 @@ import { isUuid } from "./core.js";
 import { SatchelError } from "./errors.js";
 import type { Change, Digest, Page } from "./gen/satchel/v1/sync_pb.js";
 import { hideSettled } from "./outbox.js";
-import { base64Encode, beginRepair, changeRow, doubtForms, getPlace, idOf, looksOf, maxOf, maxU64, moved, putPlace, putShown, readFields, recordKey, some, trimAged, type Place, type Tally } from "./rows.js";
+import { base64Encode, beginRepair, changeRow, clearValues, doubtForms, getPlace, idOf, looksOf, maxOf, maxU64, moved, putPlace, putShown, readFields, recordKey, some, trimAged, type Place, type Tally } from "./rows.js";
 import { setFields } from "./show.js";
 import type { ChangeRow, OpRow, ReadTx, Tx, U64 } from "./store.js";
 
@@ -26,7 +26,7 @@ export interface Taking {
 const recountMs = 24 * 3600 * 1000;
 
 /** See away.ts. */
-export type TakeAway = typeof import("./away.js").takeAway;
+export type TakeAway = (tx: Tx, at: Place, p: Page) => void;
 
 /** Begins to take an answer. */
 export function taking(tx: Tx, nowMs: number, recount: boolean): Taking {
@@ -180,11 +180,6 @@ function stage(t: Taking, change: Change): void {
 /** Ascending, each once. */
 export function buckets(all: U64[]): U64[] {
   return [...new Set(all)].sort((a, b) => a.length - b.length || (a < b ? -1 : 1));
-}
-
-export function clearValues(ch: ChangeRow): void {
-  ch.fields = ch.author = "";
-  ch.eventMs = 0;
 }
 
 /** The record as it will stand at the checkpoint; undefined = not. */

@@ -1,6 +1,5 @@
 import { base64Encode, getTextEncoding } from "@bufbuild/protobuf/wire";
-import { isUuid, type Core } from "./core.js";
-import { reading } from "./mutation.js";
+import { isUuid, reading, type Core } from "./core.js";
 import { isObject, orderOf, rows } from "./rows.js";
 import { sha256 } from "./sha256.js";
 import type { MutationRow, Tx } from "./store.js";

@@ -7,7 +7,7 @@ import { SyncService, type ChangeSchema, type RecordRevs, type RepairPlan, type 
 import { refill, standing } from "./page.js";
 import { changeRow, doubtKinds, getPlace, getRepair, hashOf, looksOf, maxOf, putPlace, putShown, recordKey, restartRepair, rows, some, u64, type Looks, type Place, type RepairState, type Tally } from "./rows.js";
 import { compareU64, type ChangeRow, type ReadTx, type Tx, type U64 } from "./store.js";
-import { noStep, type Step } from "./sync.js";
+import { noStep, type Step } from "./step.js";
 
 // A repair (S17) compares what the device holds with what it should hold and brings only what differs. It is a list of
 // things to do in the table "repair", made by the answer to start; each answer after it takes some off, in one local

@@ -315,3 +315,9 @@ export function changeRow(ch: Change): ChangeRow {
 }
 
 export { base64Decode, base64Encode };
+
+/** Takes the values out of a row that goes. */
+export function clearValues(ch: ChangeRow): void {
+  ch.fields = ch.author = "";
+  ch.eventMs = 0;
+}

@@ -1,6 +1,6 @@
 import type { Core } from "./core.js";
 import { uuid } from "./core.js";
-import { mediaBytes } from "./media.js";
+import { mediaBytes } from "./files.js";
 import { getAged, getIdentity, getPlace, getRepair, idOf, orderOf, readFields, recordKey, some, type Aged } from "./rows.js";
 import type { ChangeRow, OpRow, ReadTx } from "./store.js";
 import type { Fields, OfficeRecord, Query, Rec, Status } from "./types.js";

@@ -1,11 +1,11 @@
-import { defaultPageBytes, later, minPageBytes, type Core } from "./core.js";
+import { defaultPageBytes, later, minPageBytes, reading, type Core } from "./core.js";
 import { SatchelError } from "./errors.js";
 import { SyncService, type SyncResponse } from "./gen/satchel/v1/sync_pb.js";
-import { release } from "./media.js";
+import { release } from "./files.js";
 import { noteClock, number, settle, trimLog, type Sending } from "./outbox.js";
 import { nothingNew, refill, takePage, taking, type TakeAway, type Taking } from "./page.js";
 import { base64Decode, base64Encode, getPlace, getRepair, maxOf, putPlace } from "./rows.js";
-import { reading } from "./mutation.js";
+import { noStep, sum, type Step } from "./step.js";
 import type { Tx, U64 } from "./store.js";
 import type { Result } from "./types.js";
 
@@ -14,32 +14,6 @@ const maxRounds = 20_000; // calls; a first sync of a very full device takes som
 const maxForks = 3; // new device ids; more means that the server does not keep its word
 const maxRepairs = 3;
 const maxOrders = 20; // answers that were only orders
-
-/** What one call did. */
-export interface Step extends Result {
-  /** The cursor or the repair moved. */
-  advanced: boolean;
-  /** Answers that were only orders. */
-  ordered: number;
-}
-
-/** Of a call that did nothing yet. */
-export function noStep(pending = 0): Step {
-  return {
-    calls: 0, sent: 0, settled: [], pending, changes: 0, checkpoint: false, more: false, forked: 0, repaired: 0, restored: 0, skipped: 0, minProtocol: 0,
-    settledPriority: 0, advanced: false, ordered: 0,
-  };
-}
-
-/** The sum of both, next being the later one. */
-function sum(r: Step, next: Step): Step {
-  const total = {
-    ...next, settled: [...r.settled, ...next.settled], checkpoint: r.checkpoint || next.checkpoint, minProtocol: Math.max(r.minProtocol, next.minProtocol),
-    settledPriority: (next.checkpoint ? next : r).settledPriority,
-  };
-  for (const count of ["calls", "sent", "changes", "forked", "repaired", "restored", "skipped", "ordered"] as const) total[count] += r[count];
-  return total;
-}
 
 /**
  * Sends what is pending and brings what changed, in as many calls as it takes, until the device is at a checkpoint and

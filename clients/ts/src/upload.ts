@@ -1,7 +1,7 @@
 import type { Core } from "./core.js";
 import { SatchelError } from "./errors.js";
 import { MediaService, type BeginResponse } from "./gen/satchel/v1/media_pb.js";
-import { changeMedia, deleteMedia, lost, media, pieceBytes, pieceKey, release, type MediaRow } from "./media.js";
+import { changeMedia, deleteMedia, lost, media, pieceBytes, pieceKey, release, type MediaRow } from "./files.js";
 import { getAged, rows, u64 } from "./rows.js";
 import type { ReadTx } from "./store.js";
 import { attempt } from "./transport.js";

@@ -1,29 +1,8 @@
-import type { Core } from "./core.js";
+import type { Core, Live, Watcher } from "./core.js";
 import { idOf, recordKey } from "./rows.js";
 import { byId, list, ownOps, show, status, survivor } from "./show.js";
 import type { Touched } from "./store.js";
 import type { Query, Rec, Status } from "./types.js";
-
-/** A kind that is watched: its records as shown, once for all who watch it. */
-export interface Live {
-  recs: Map<string, Rec>;
-  watchers: Set<Watcher>;
-  /** Records that may look otherwise since recs was made. */
-  dirty: Set<string>;
-  /** All of them may. */
-  all: boolean;
-}
-
-/** One who watches. */
-interface Watcher {
-  query: Query;
-  order: (a: Rec, b: Rec) => number;
-  fn: (records: Rec[]) => void;
-  /** What matches, in order, without the limit. Never changed in place. */
-  matches: Rec[];
-  /** The list changed, and fn was not told. */
-  due: boolean;
-}
 
 /** A record that is shown otherwise: undefined = not. */
 interface Step {
