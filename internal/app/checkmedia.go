@@ -26,11 +26,11 @@ type MediaFinding struct {
 }
 
 // CheckMedia compares what an organisation's records say of their bytes with the blob store (see [media.Checker]), and
-// tells each of every one, in the order of the records. It ends at the first error, of each too.
+// tells each of every one. It ends at the first error, of each too.
 func (t *Tools) CheckMedia(ctx context.Context, store media.Store, org satchel.ID, each func(MediaFinding) error) error {
 	checker := media.NewChecker(t.pool, store, t.jobs, time.Now)
-	for after := (satchel.ID{}); ; {
-		page, err := t.Engine.NamingAnyBlob(ctx, org, after, checkPage)
+	for blob, after := "", (satchel.ID{}); ; {
+		page, err := t.Engine.NamingAnyBlob(ctx, org, blob, after, checkPage)
 		if err != nil || len(page) == 0 {
 			return err
 		}
@@ -54,7 +54,8 @@ func (t *Tools) CheckMedia(ctx context.Context, store media.Store, org satchel.I
 				return err
 			}
 		}
-		after = page[len(page)-1].ID
+		last := page[len(page)-1]
+		blob, after = last.Text(blobField), last.ID
 	}
 }
 
