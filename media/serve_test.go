@@ -305,7 +305,7 @@ func TestAFileThatBreaksOffInOneRequestGoesOnInPieces(t *testing.T) {
 	<-done
 	// The server may still be storing what came in.
 	up := w.begin(rep, b, "image/jpeg")
-	for deadline := time.Now().Add(10 * time.Second); up.Offset != 2<<20; up = w.begin(rep, b, "image/jpeg") {
+	for deadline := time.Now().Add(30 * time.Second); up.Offset != 2<<20; up = w.begin(rep, b, "image/jpeg") {
 		if time.Now().After(deadline) {
 			t.Fatalf("begin gave %+v", up)
 		}

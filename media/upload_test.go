@@ -542,7 +542,7 @@ func TestARecordAndItsBytesThatArriveAtOnceDoNotMissEachOther(t *testing.T) {
 	}
 	completed := make(chan error, 1)
 	go func() { _, err := w.Complete(t.Context(), rep, up.ID); completed <- err }()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if w.count(`select count(*) from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())`) == 1 {
 			break
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -36,12 +37,10 @@ func StartS3(t testing.TB) *S3 {
 	if err != nil {
 		t.Fatalf("cannot build versitygw: %v", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	_ = l.Close() // the server takes the port
 	s := &S3{bin: bin, dir: t.TempDir(), addr: addr,
 		URL: fmt.Sprintf("s3://%s:%s@%s/satchel?insecure=1&path=1&region=us-east-1", s3Key, "a%20secret%2Fwith%2Bsigns", addr)}
 	for _, d := range []string{"data", "meta"} {
@@ -52,6 +51,21 @@ func StartS3(t testing.TB) *S3 {
 	t.Cleanup(s.Stop)
 	s.Start(t)
 	return s
+}
+
+// freeAddress gives one where nothing listens just now: the server takes it, and takes it again after a Stop. Its port lies
+// below those that systems give to connections and to whoever asks for any port, which other tests would get meanwhile.
+func freeAddress() (string, error) {
+	const first, last = 10_000, 17_999
+	var failed error
+	for range 20 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first+1)))
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
+		failed = err
+	}
+	return "", failed
 }
 
 // Start starts a server that was stopped, with the objects that it had.
@@ -77,7 +91,7 @@ func (s *S3) Start(t testing.TB) {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
 		if c, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.addr); err == nil {
