@@ -137,6 +137,7 @@ func TestAWatchHearsOfItsKindOnlyAndNothingAfterStop(t *testing.T) {
 	w, err := p.Watch("account", stopped)
 	ok(t, err)
 	stopped.until(t, "the first call", func() bool { return stopped.kinds["account"] == 1 })
+	accounts.until(t, "its first call too", func() bool { return accounts.kinds["account"] == 1 }) // what comes before it is told with it
 	w.Stop()
 	w.Stop()
 	account := p.account("Orient")
