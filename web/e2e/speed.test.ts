@@ -1,12 +1,16 @@
 // How fast the app is on a slow phone: a CPU of a quarter, and a network of 1.6 Mbit/s down, 750 kbit/s up and 150 ms.
 //
-// A machine that is busy with other work is slow for reasons of its own; so each figure is the best of a few tries, and the
-// test ends with the first that is good enough.
+// A machine that is busy with other work is slow for reasons of its own; so each figure is the best of many tries, and the
+// test ends with the first that is good enough. A machine that is slow itself is slowed down less: the phone is the same.
 import type { CDPSession, Page } from "playwright-core";
 import { expect, test } from "vitest";
-import { at, go, installed, phone, signIn, work } from "./kit.js";
+import { pace, slowness } from "../../clients/ts/test/pace.js";
+import { account, at, go, installed, office, phone, signIn, work } from "./kit.js";
 
+/** On the machine where the limits were set. */
 const slowdown = 4;
+/** Milliseconds for which a figure is tried again: longer than what keeps a machine busy. */
+const patienceMs = 90_000;
 /** Bytes that may travel until the first screen can be used. */
 const mostBytes = 250 * 1024;
 /** Milliseconds until it can be used. */
@@ -15,10 +19,11 @@ const visits = 20_000;
 /** A screen of 60 Hz shows a frame each 16.7 ms: making one may take so long. */
 const frameMs = 16;
 
-/** Measures again until it is good or the tries are used up, and gives the best. */
-async function best<T>(tries: number, measure: () => Promise<T>, cost: (found: T) => number, good: number): Promise<T> {
+/** Measures again until it is good or patience ends, and gives the best. */
+async function best<T>(measure: () => Promise<T>, cost: (found: T) => number, good: number): Promise<T> {
+  const end = Date.now() + patienceMs;
   let found = await measure();
-  for (let n = 1; n < tries && cost(found) > good; n++) {
+  while (cost(found) > good && Date.now() < end) {
     const other = await measure();
     if (cost(other) < cost(found)) found = other;
   }
@@ -30,17 +35,23 @@ async function slowNetwork(devtools: CDPSession): Promise<void> {
   await devtools.send("Network.emulateNetworkConditions", { offline: false, latency: 150, downloadThroughput: 1_600_000 / 8, uploadThroughput: 750_000 / 8 });
 }
 
-async function slowCPU(devtools: CDPSession): Promise<void> {
-  await devtools.send("Emulation.setCPUThrottlingRate", { rate: slowdown });
+let quickest = Infinity;
+
+/** Makes the page's CPU that of the phone, and gives how many times slower it is now. The page is not slowed down yet. */
+async function slowCPU(page: Page, devtools: CDPSession): Promise<string> {
+  quickest = Math.min(quickest, await page.evaluate(pace)); // what keeps the machine busy only makes it slower
+  const rate = Math.max(1, slowdown / slowness("chromium", quickest));
+  await devtools.send("Emulation.setCPUThrottlingRate", { rate });
+  return `${rate.toFixed(1)}× CPU`;
 }
 
 /** From typing the address to a letter that a person typed into the form; nothing is in any cache. */
-async function firstVisit(): Promise<{ ms: number; bytes: number; requests: number }> {
+async function firstVisit(): Promise<{ ms: number; bytes: number; requests: number; cpu: string }> {
   const context = await phone();
   const page = await context.newPage();
   const devtools = await context.newCDPSession(page);
   await slowNetwork(devtools);
-  await slowCPU(devtools);
+  const cpu = await slowCPU(page, devtools);
   await devtools.send("Network.setExtraHTTPHeaders", { headers: { "Accept-Encoding": "gzip" } });
   let bytes = 0;
   let requests = 0;
@@ -64,18 +75,18 @@ async function firstVisit(): Promise<{ ms: number; bytes: number; requests: numb
   await expect.poll(() => page.locator("#login").inputValue()).toBe("r");
   const ms = await page.evaluate(() => (window as { typedAt?: number }).typedAt ?? Infinity);
   await context.close();
-  return { ms: Math.round(ms), bytes, requests };
+  return { ms: Math.round(ms), bytes, requests, cpu };
 }
 
-test("the first screen travels in at most 250 KB gzip and can be typed into within 2 seconds", async () => {
-  const found = await best(12, firstVisit, (f) => f.ms, mostMs);
-  console.log(`first visit, cold cache, ${slowdown}× CPU, 1.6 Mbit/s, 150 ms: ${found.ms} ms to the first typed letter; ${(found.bytes / 1024).toFixed(1)} KB gzip in ${found.requests} requests`);
+test("the first screen travels in at most 250 KB gzip and can be typed into within 2 seconds", { timeout: 240_000 }, async () => {
+  const found = await best(firstVisit, (f) => f.ms, mostMs);
+  console.log(`first visit, cold cache, ${found.cpu}, 1.6 Mbit/s, 150 ms: ${found.ms} ms to the first typed letter; ${(found.bytes / 1024).toFixed(1)} KB gzip in ${found.requests} requests`);
   expect(found.requests).toBeGreaterThan(3);
   expect(found.bytes).toBeLessThanOrEqual(mostBytes);
   expect(found.ms).toBeLessThanOrEqual(mostMs);
 });
 
-/** Writes visits into the app's store while no tab of it is open: copies of the first, an hour and a half apart, up to now. */
+/** Writes visits into the app's store while no tab of it is open: copies of the first, 25 minutes apart, up to now. */
 async function seed(page: Page): Promise<void> {
   await page.goto(at("/icon.svg"));
   await page.evaluate(async (count) => {
@@ -106,7 +117,10 @@ async function seed(page: Page): Promise<void> {
   }, visits);
 }
 
-test(`with ${visits} visits on the device, today can be used within 2 seconds, and their list scrolls without late frames`, async () => {
+test(`with ${visits} visits on the device, today can be used within 2 seconds, and their list scrolls without late frames`, { timeout: 360_000 }, async () => {
+  const rep = await office("rep12"); // one visit at least, however old the demo company's are
+  await rep.create("visit", { account: await account(rep, "Speed Ltd"), subject: "Shelf check", summary: "The shelf is half empty.", outcome: "follow_up", visited_at: new Date().toISOString() });
+  await rep.sync();
   const context = await phone();
   const page = await signIn(context, "rep12");
   await installed(page);
@@ -121,9 +135,8 @@ test(`with ${visits} visits on the device, today can be used within 2 seconds, a
     }).observe(document, { childList: true, subtree: true });
   });
   const devtools = await context.newCDPSession(page);
-  await slowCPU(devtools);
+  const cpu = await slowCPU(page, devtools);
   const ms = await best(
-    8,
     async () => {
       await page.goto(at("/"), { waitUntil: "commit" });
       await page.waitForFunction(() => (window as { usableAt?: number }).usableAt !== undefined);
@@ -132,15 +145,15 @@ test(`with ${visits} visits on the device, today can be used within 2 seconds, a
     (x) => x,
     mostMs,
   );
-  console.log(`today, from the device, ${slowdown}× CPU, ${visits} visits: ${ms} ms`);
+  console.log(`today, from the device, ${cpu}, ${visits} visits: ${ms} ms`);
   expect(ms).toBeLessThanOrEqual(mostMs);
 
   await go(page, "/visits");
   await page.locator("[role=listitem]").first().waitFor();
   expect(await page.locator("[role=listitem]").first().getAttribute("aria-setsize")).toMatch(/^20\d{3}$/);
-  const found = await best(4, () => scroll(page, devtools), (f) => f.work95, frameMs);
+  const found = await best(() => scroll(page, devtools), (f) => f.work95, frameMs);
   console.log(
-    `scrolling ${visits} visits by touch, ${slowdown}× CPU, ${found.frames} frames: a frame takes the main thread ${found.work50.toFixed(1)} ms (median), ${found.work95.toFixed(1)} ms (p95), ` +
+    `scrolling ${visits} visits by touch, ${cpu}, ${found.frames} frames: a frame takes the main thread ${found.work50.toFixed(1)} ms (median), ${found.work95.toFixed(1)} ms (p95), ` +
       `${found.work.toFixed(1)} ms (longest) of the processor; by the clock ${found.gap95.toFixed(1)} ms pass between two frames (p95), and ${found.late} came later than 17.5 ms`,
   );
   expect(found.frames).toBeGreaterThan(60);
