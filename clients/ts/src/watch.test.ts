@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { pace, slowness } from "../test/pace.js";
 import { Client } from "./client.js";
 import { memoryDisk, memoryStore } from "./stores/memory.js";
 import type { ChangeRow, Store } from "./store.js";
@@ -179,14 +180,15 @@ test("with 20,000 visits and three watches, a change of one is told in under 2 m
   client.watch("visit", { order: (a, b) => Number(a.fields["rank"]) - Number(b.fields["rank"]), limit: 50 }, count);
   client.watch("visit", { where: (r) => Number(r.fields["rank"]) < 500 }, count);
   const times: number[] = [];
-  for (let i = 0; i < 60; i++) {
+  const most = 2 * slowness("node", pace());
+  for (let i = 0; i < 200; i++) {
     const began = performance.now();
     await put(visit((i * 331) % 20_000, 2 + i, { name: "new", rank: i, note: "" }));
     times.push(performance.now() - began);
   }
   times.sort((a, b) => a - b);
-  const best = times[6] ?? Infinity; // the machine may be busy; the work is what the quick ones show
-  console.log(`a change of one among 20,000 with three watches: ${best.toFixed(2)} ms (10th percentile), ${(times[30] ?? 0).toFixed(2)} ms (median)`);
-  expect(calls).toBeGreaterThan(120);
-  expect(best).toBeLessThan(2);
+  const best = times[20] ?? Infinity; // the machine may be busy; the work is what the quick ones show
+  console.log(`a change of one among 20,000 with three watches: ${best.toFixed(2)} ms (10th percentile of 200), ${(times[100] ?? 0).toFixed(2)} ms (median), where ${most.toFixed(2)} ms are allowed`);
+  expect(calls).toBeGreaterThan(400);
+  expect(best).toBeLessThan(most);
 });
