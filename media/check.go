@@ -121,12 +121,7 @@ func (c *Checker) adopt(ctx context.Context, org satchel.ID, claim Claim, sum Su
 		return 0, err
 	}
 	err = pg.InTx(ctx, s.Pool, func(ctx context.Context, tx pgx.Tx) error {
-		now := s.Now()
-		b := &pgx.Batch{}
-		b.Queue(sqlLockBlob, org, sum[:])
-		b.Queue(sqlInsertBlob, org, sum[:], size, kind, ev, now)
-		b.Queue(sqlInsertOwner, org, sum[:], claim.Author, now)
-		if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		if err := s.note(ctx, tx, org, claim.Author, sum, size, kind, ev); err != nil {
 			return err
 		}
 		return s.tell(ctx, tx, org, claim.Author, sum)

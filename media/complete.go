@@ -110,12 +110,7 @@ func (s *Service) reject(ctx context.Context, p *satchel.Principal, u upload, re
 
 func (s *Service) commit(ctx context.Context, p *satchel.Principal, u upload, kind string, ev []byte) error {
 	return pg.InTx(ctx, s.Pool, func(ctx context.Context, tx pgx.Tx) error {
-		now := s.Now()
-		b := &pgx.Batch{}
-		b.Queue(sqlLockBlob, p.Org, u.sum[:])
-		b.Queue(sqlInsertBlob, p.Org, u.sum[:], u.size, kind, ev, now)
-		b.Queue(sqlInsertOwner, p.Org, u.sum[:], p.Person, now)
-		if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		if err := s.note(ctx, tx, p.Org, p.Person, u.sum, u.size, kind, ev); err != nil {
 			return err
 		}
 		tag, err := tx.Exec(ctx, sqlFinish, p.Org, u.id, u.round)
@@ -130,6 +125,16 @@ func (s *Service) commit(ctx context.Context, p *satchel.Principal, u upload, ki
 		}
 		return s.tell(ctx, tx, p.Org, p.Person, u.sum)
 	})
+}
+
+// note writes down that the bytes are stored and that the person sent them.
+func (s *Service) note(ctx context.Context, tx pgx.Tx, org, person satchel.ID, sum Sum, size int64, kind string, ev []byte) error {
+	now := s.Now()
+	b := &pgx.Batch{}
+	b.Queue(sqlLockBlob, org, sum[:])
+	b.Queue(sqlInsertBlob, org, sum[:], size, kind, ev, now)
+	b.Queue(sqlInsertOwner, org, sum[:], person, now)
+	return tx.SendBatch(ctx, b).Close()
 }
 
 // pieceReader reads the pieces of an upload one behind the other.
