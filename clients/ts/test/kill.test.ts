@@ -72,7 +72,7 @@ async function day(f: Fake, disk: MemoryDisk, c: Client): Promise<void> {
   expect([...f.rows.values()].map((r) => r.change.kind).sort()).toEqual(["account", "account", "account", "photo", "task", "visit"]);
 }
 
-test("a kill at any step loses nothing and doubles nothing", { timeout: 60_000 }, async () => {
+test("a kill at any step loses nothing and doubles nothing", { timeout: 180_000 }, async () => {
   const begin = () => {
     const f = new Fake();
     f.pageRows = 2;

@@ -74,7 +74,7 @@ test("a piece that takes too long goes in smaller ones, and bytes that do not co
     if (!hang.test(String(input)) && !big) return f.fetch(input, init);
     return new Promise((_, reject) => init?.signal?.addEventListener("abort", () => reject(init.signal?.reason)));
   };
-  const d = await open(f, memoryDisk(), { timeoutMs: 500, fetch: late });
+  const d = await open(f, memoryDisk(), { timeoutMs: 2_000, fetch: late });
   await d.client.signIn(lina);
   const id = await attach(d, someBytes(300_000));
   await d.client.sync();
@@ -237,4 +237,4 @@ test("a kill at any step of attaching and uploading loses nothing and leaves not
   const steps = await live(0);
   expect(steps).toBeGreaterThan(15);
   for (let kill = 1; kill <= steps; kill++) await live(kill);
-}, 60_000);
+}, 180_000);

@@ -27,6 +27,7 @@ export async function browser(entry: string, ...args: string[]): Promise<Browser
   const port = typeof address === "object" && address ? address.port : 0;
   const profile = mkdtempSync(join(tmpdir(), "satchel-chromium-"));
   const context = await chromium.launchPersistentContext(profile, { executablePath: process.env["SATCHEL_CHROMIUM"] ?? "/usr/bin/chromium", args: ["--no-sandbox", ...args] });
+  context.setDefaultTimeout(90_000); // the machine may be busy
   return {
     context,
     tab: async () => {
@@ -37,7 +38,7 @@ export async function browser(entry: string, ...args: string[]): Promise<Browser
     end: async () => {
       await context.close();
       server.close();
-      rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+      rmSync(profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 }); // its processes end one after the other
     },
   };
 }

@@ -22,13 +22,13 @@ export function prove(title: string, command: string[], flags: string[] = []): v
         const runner = join(dir, "run");
         await run("go", ["build", "-o", runner, "./conformance/run"], { cwd: root });
         // It exits with 1 where a transcript failed, and says which.
-        const said = await run(runner, [...flags, "--", ...command], { cwd: root, maxBuffer: 64 << 20 }).catch((e: { stdout?: string; stderr?: string }) => e);
+        const said = await run(runner, ["-timeout", "60s", ...flags, "--", ...command], { cwd: root, maxBuffer: 64 << 20 }).catch((e: { stdout?: string; stderr?: string }) => e);
         if (!/\d+ passed, \d+ failed\n$/.test(said.stdout ?? "")) throw new Error(`the runner: ${said.stdout}\n${said.stderr}`);
         lines = read(said.stdout ?? "");
       } finally {
         rmSync(dir, { recursive: true, force: true });
       }
-    }, 240_000);
+    }, 480_000);
     for (const file of readdirSync(folder)) {
       const transcript: { title: string } = JSON.parse(readFileSync(join(folder, file), "utf8"));
       test(transcript.title, () => expect(lines.get(file.replace(/\.json$/, ""))).toMatch(/^ok /));

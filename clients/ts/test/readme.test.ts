@@ -25,7 +25,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true });
 });
 
-test("the README's TypeScript is sound", { timeout: 60_000 }, () => {
+test("the README's TypeScript is sound", { timeout: 240_000 }, () => {
   const read = ts.readConfigFile(join(here, "../tsconfig.json"), (name) => ts.sys.readFile(name));
   const { options } = ts.convertCompilerOptionsFromJson(read.config.compilerOptions, join(here, ".."));
   const program = ts.createProgram([file], { ...options, noEmit: true, rootDir: join(here, "../../.."), module: ts.ModuleKind.ESNext, moduleResolution: ts.ModuleResolutionKind.Bundler });
@@ -33,7 +33,7 @@ test("the README's TypeScript is sound", { timeout: 60_000 }, () => {
   expect(wrong.map((d) => ts.flattenDiagnosticMessageText(d.messageText, "\n"))).toEqual([]);
 });
 
-test("the README's program signs in, records a visit with a photo, and the server takes them", { timeout: 60_000 }, async () => {
+test("the README's program signs in, records a visit with a photo, and the server takes them", { timeout: 240_000 }, async () => {
   const said: string[] = [];
   vi.spyOn(console, "log").mockImplementation((...parts) => void said.push(parts.join(" ")));
   const out = join(folder, "readme.mjs");

@@ -39,7 +39,7 @@ export async function startServer(more: Record<string, string> = {}): Promise<Re
     stop: async () => {
       server.kill("SIGTERM");
       await ended;
-      rmSync(dir, { recursive: true, force: true });
+      rmSync(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
     },
   };
 }

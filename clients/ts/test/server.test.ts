@@ -17,7 +17,7 @@ async function phone(login: string, more: Partial<Config> = {}): Promise<Client>
   return c;
 }
 
-test("a real server takes a visit and brings the company's data", { timeout: 60_000 }, async () => {
+test("a real server takes a visit and brings the company's data", { timeout: 180_000 }, async () => {
   const rep = await phone("rep01");
   const first = await rep.sync();
   expect(first).toMatchObject({ checkpoint: true, pending: 0, repaired: 0 });
@@ -47,7 +47,8 @@ test("a real server takes a visit and brings the company's data", { timeout: 60_
   await Promise.all([rep.close(), other.close()]);
 });
 
-test("a phone whose clock is off by a year tells a real server when its work took place", { timeout: 60_000 }, async () => {
+test("a phone whose clock is off by a year tells a real server when its work took place", { timeout: 180_000 }, async () => {
+  const began = Date.now();
   const c = await phone("rep01", { now: () => Date.now() - 365 * 24 * 3600 * 1000 });
   await c.sync();
   const account = c.list("account")[0] ?? expect.fail("rep01 has no account");
@@ -55,13 +56,14 @@ test("a phone whose clock is off by a year tells a real server when its work too
   const visit = await c.create("visit", { account: account.id, subject: "In the wrong year" });
   const after = Date.now();
   expect((await c.sync()).settled).toMatchObject([{ fate: "APPLIED", notes: ["CLOCK_OFF"] }]);
+  const slack = Date.now() - began + 100; // the clocks are compared by calls, and as exactly as these are quick
   const { eventMs } = c.get("visit", visit) ?? expect.fail("the visit vanished");
-  expect(eventMs).toBeGreaterThan(before - 2_000);
-  expect(eventMs).toBeLessThan(after + 2_000);
+  expect(eventMs).toBeGreaterThan(before - slack);
+  expect(eventMs).toBeLessThan(after + slack);
   await c.close();
 });
 
-test("a real server's refusals are told apart", { timeout: 60_000 }, async () => {
+test("a real server's refusals are told apart", { timeout: 180_000 }, async () => {
   const c = await Client.open({ baseUrl: server.url, store: memoryStore(), language: "zh-CN" });
   const e = await rejection(c.signIn({ login: "rep01", password: "wrong" }), "bad_credentials");
   expect(e).toMatchObject({ reason: "BAD_CREDENTIALS", userMessage: expect.stringMatching(/[\u4e00-\u9fff]/), requestId: expect.stringMatching(/./) });
@@ -74,7 +76,7 @@ test("a real server's refusals are told apart", { timeout: 60_000 }, async () =>
   await c.close();
 });
 
-test("a real server is given a new token when the old one has ended, and a session that ended asks for the password", { timeout: 60_000 }, async () => {
+test("a real server is given a new token when the old one has ended, and a session that ended asks for the password", { timeout: 180_000 }, async () => {
   const store = memoryStore();
   const c = await Client.open({ baseUrl: server.url, store });
   await c.signIn({ login: "rep01", password: "satchel-demo" });
@@ -93,7 +95,7 @@ test("a real server is given a new token when the old one has ended, and a sessi
   await c.close();
 });
 
-test("a real server repairs what a store lost, and run brings up a photo", { timeout: 60_000 }, async () => {
+test("a real server repairs what a store lost, and run brings up a photo", { timeout: 180_000 }, async () => {
   const disk = memoryDisk();
   const store = memoryStore(disk);
   const before = await Client.open({ baseUrl: server.url, store });

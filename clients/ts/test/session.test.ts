@@ -200,10 +200,12 @@ describe.concurrent("a session", () => {
 
   test("a call that gets no answer ends after its time", async () => {
     const f = new Fake();
+    const disk = memoryDisk();
+    await signedIn(f, disk); // which may take its time
     let hang = false;
     const c = await signedIn(
       { fetch: (input, init) => (hang ? new Promise((_, reject) => init?.signal?.addEventListener("abort", () => reject(init.signal?.reason))) : f.fetch(input, init)) },
-      memoryDisk(),
+      disk.tab(),
       { timeoutMs: 30 },
     );
     hang = true;

@@ -53,7 +53,7 @@ test("what was acknowledged before a process is killed is there, whole", async (
     expect((await store.bytes("piece/" + (n % 10)))?.[0]).toBe(n % 256);
     await store.close();
   }
-}, 60_000);
+}, 180_000);
 
 test("a file that is open elsewhere is refused, and taken when it is closed", async () => {
   const name = file();

@@ -10,7 +10,7 @@ beforeAll(() => execFileSync("go", ["build", "-o", join(dir, "run"), "./conforma
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 test("every transcript passes with WeChat's storage and requests, in a mini-program's realm", () => {
-  const ran = spawnSync(join(dir, "run"), ["--", process.execPath, "clients/wechat/test/driver.mjs"], { cwd: root, encoding: "utf8", timeout: 240_000 });
+  const ran = spawnSync(join(dir, "run"), ["-timeout", "60s", "--", process.execPath, "clients/wechat/test/driver.mjs"], { cwd: root, encoding: "utf8", timeout: 240_000 });
   expect(ran.stdout.split("\n").filter((line) => /fail|FAIL/.test(line)).join("\n") + ran.stderr.slice(-3_000)).toMatch(/\b0 failed/);
   expect(ran.status).toBe(0);
 }, 300_000);

@@ -95,10 +95,10 @@ export function inside(program: Program, code: string): unknown {
   return runInContext(code, program.context);
 }
 
-/** Waits until ok; at most 20 seconds. */
+/** Waits until ok; at most 30 seconds. */
 export async function until(what: string, ok: () => boolean): Promise<void> {
-  for (const end = Date.now() + 20_000; !ok(); ) {
-    if (Date.now() > end) throw new Error(`${what}: not within 20 s`);
+  for (const end = Date.now() + 30_000; !ok(); ) {
+    if (Date.now() > end) throw new Error(`${what}: not within 30 s`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }

@@ -57,10 +57,10 @@ function keys(tx: ReadTx, prefix = "", after?: string): string[] {
   return all;
 }
 
-/** Waits until ok, which is looked at after each commit that the store tells of and every 20 ms; at most 10 s. */
+/** Waits until ok, which is looked at after each commit that the store tells of and every 20 ms; at most 30 s. */
 async function until(what: string, ok: () => boolean): Promise<void> {
-  for (const end = Date.now() + 10_000; !ok(); ) {
-    if (Date.now() > end) fail(`${what}: not within 10 s`);
+  for (const end = Date.now() + 30_000; !ok(); ) {
+    if (Date.now() > end) fail(`${what}: not within 30 s`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
