@@ -4,6 +4,7 @@ import { defineConfig } from "vitest/config";
 // measures time: `npx vitest run --project e2e`.
 export default defineConfig({
   test: {
+    teardownTimeout: 60_000, // the server ends
     projects: [
       { extends: "./vite.config.ts", test: { name: "unit", include: ["src/**/*.test.ts"] } },
       {
@@ -15,9 +16,9 @@ export default defineConfig({
           globalSetup: "e2e/setup.ts",
           maxWorkers: 1,
           fileParallelism: false,
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
-          expect: { poll: { timeout: 30_000, interval: 100 } }, // a person waits; the machine may be busy
+          testTimeout: 240_000,
+          hookTimeout: 240_000,
+          expect: { poll: { timeout: 60_000, interval: 100 } }, // a person waits; the machine may be busy
         },
       },
     ],

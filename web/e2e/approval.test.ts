@@ -41,5 +41,5 @@ test("a manager approves from a notice without a network, and the rep sees it", 
   await go(his, "/inbox");
   const told = his.locator("button.notice", { hasText: "Your quote was approved." });
   await told.first().click();
-  await expect.poll(() => his.locator("main").innerText(), { timeout: 30_000 }).toContain("Offer 4711");
+  await expect.poll(() => his.locator("main").innerText(), { timeout: 60_000 }).toContain("Offer 4711");
 });

@@ -42,7 +42,7 @@ test.each([
   expect(visit.eventMs).toBeGreaterThan(before - 10_000);
   expect(visit.eventMs).toBeLessThan(after + 10_000);
   await expect.poll(() => unsent(page), { timeout: 60_000 }).toBe(0);
-  expect(await page.locator(".chip").innerText()).toContain("Synced");
+  await expect.poll(() => page.locator(".chip").innerText()).toContain("Synced");
   expect(await notes(page)).toEqual([Note.CLOCK_OFF]);
   // It was taken as it was: nothing to look at, and still on the phone.
   expect(await page.getByText("needs a look").count()).toBe(0);

@@ -1,13 +1,12 @@
 import type { Page } from "playwright-core";
 import { expect, test } from "vitest";
-import { account, go, installed, office, phone, signIn, until, unsent } from "./kit.js";
+import { account, go, hears, installed, office, phone, signIn, until, unsent } from "./kit.js";
 
 /** Sets an account's level in the form that the account's page opens. */
 async function level(page: Page, id: string, choice: string): Promise<void> {
   await go(page, `/records/account/${id}`);
   await page.locator(".entry", { hasText: "Level" }).locator("label.choice", { hasText: new RegExp(`^${choice}$`) }).click();
-  await page.locator("footer button[type=submit]").click();
-  await page.getByText("Saved. It is sent").waitFor();
+  await hears(page, "Saved. It is sent", () => page.locator("footer button[type=submit]").click());
 }
 
 test("two browsers change one level offline: one is asked, sees both side by side, and both show what was chosen", async () => {
@@ -58,8 +57,7 @@ test("what the server refuses comes back with the reason, is mended, sent again,
   await go(page, `/records/account/${id}`);
   const amount = page.locator("#f-deal_amount");
   await amount.fill("-5000"); // which the schema's check does not take
-  await page.locator("footer button[type=submit]").click();
-  await page.getByText("Saved. It is sent").waitFor();
+  await hears(page, "Saved. It is sent", () => page.locator("footer button[type=submit]").click());
   await context.setOffline(false);
 
   const attention = await until(rep, "attention", (r) => r.fields["record"] === id);

@@ -77,7 +77,7 @@ async function failed(name: string): Promise<void> {
 function calm(context: BrowserContext): BrowserContext {
   open.add(context);
   context.once("close", () => open.delete(context));
-  context.setDefaultTimeout(30_000);
+  context.setDefaultTimeout(60_000);
   return context;
 }
 
@@ -138,6 +138,12 @@ export async function logVisit(page: Page, visit: Visit, more?: () => Promise<vo
   await page.locator("footer button[type=submit]").click();
   await page.waitForURL(/\/visits\/[0-9a-f-]{36}$/);
   return page.url().slice(-36);
+}
+
+/** Does something after which the app says a sentence for a few seconds, and hears it; a busy machine looks rarely from outside. */
+export async function hears(page: Page, sentence: string, act: () => Promise<unknown>): Promise<void> {
+  const heard = page.waitForFunction((s) => document.querySelector(".said")?.textContent?.includes(s) === true, sentence);
+  await Promise.all([heard, act()]);
 }
 
 /** How many mutations and files the chip in the corner says are unsent; the page must show one. */

@@ -9,7 +9,7 @@ async function speak(page: Page): Promise<void> {
   const box = (await button.boundingBox()) ?? expect.fail("there is no button");
   await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
   await page.mouse.down();
-  await expect.poll(() => page.locator(".talk-time").textContent(), { timeout: 20_000 }).toMatch(/0:0[2-9]/);
+  await expect.poll(() => page.locator(".talk-time").textContent()).toMatch(/0:0[2-9]/);
   await page.mouse.up();
   await page.locator(".voices audio").waitFor();
 }
@@ -61,15 +61,15 @@ test("a photo, a voice note and the place of an offline visit arrive: the manage
 
   const his = await signIn(await phone(), "manager1");
   await go(his, `/visits/${id}`);
-  await expect.poll(() => width(his), { timeout: 30_000 }).toBe(2048);
-  await expect.poll(() => seconds(his), { timeout: 30_000 }).toBeGreaterThan(1);
+  await expect.poll(() => width(his), { timeout: 60_000 }).toBe(2048);
+  await expect.poll(() => seconds(his), { timeout: 60_000 }).toBeGreaterThan(1);
   await his.locator("audio").evaluate((a: HTMLAudioElement) => {
     a.muted = true;
     return a.play();
   });
   await expect.poll(() => his.locator("audio").evaluate((a: HTMLAudioElement) => a.currentTime)).toBeGreaterThan(0.2);
   await go(page, "/");
-  await expect.poll(() => unsent(page), { timeout: 30_000 }).toBe(0);
+  await expect.poll(() => unsent(page), { timeout: 60_000 }).toBe(0);
 });
 
 test("where the place is refused, the form says so, and the visit is logged without it", async () => {

@@ -52,7 +52,7 @@ test("an hour of work without a network survives a tab that crashes and a phone 
   // The manager has his list of visits open while the signal comes back.
   const manager = await signIn(await phone(), "manager1");
   await go(manager, "/visits");
-  await manager.locator(".rows").waitFor();
+  await manager.locator("input[type=search]").waitFor();
   await second.setOffline(false);
   const boss = await office("manager1");
   for (const id of visits) await until(boss, "visit", (r) => r.id === id);

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { at, go, installed, logVisit, office, phone, signIn, until } from "./kit.js";
+import { at, go, hears, installed, logVisit, office, phone, signIn, until } from "./kit.js";
 
 test("a revoked device says so, keeps what was not sent, and sends it after the person signs in again", async () => {
   const context = await phone();
@@ -13,8 +13,7 @@ test("a revoked device says so, keeps what was not sent, and sends it after the 
   const lines = other.locator("li.line");
   await lines.first().waitFor();
   await other.locator("li.line button").first().click();
-  await other.getByRole("dialog").getByRole("button", { name: "Revoke" }).click();
-  await other.getByText("is revoked.").waitFor();
+  await hears(other, "is revoked.", () => other.getByRole("dialog").getByRole("button", { name: "Revoke" }).click());
   await context.setOffline(false);
 
   await page.getByText("The office revoked this device. What is not sent is kept here; sign in again to go on.").waitFor();

@@ -16,7 +16,7 @@ declare module "vitest" {
 
 const root = new URL("../..", import.meta.url).pathname;
 /** Milliseconds in which the server has its database and the demo company. */
-const startMs = 180_000;
+const startMs = 200_000;
 
 export default async function (project: TestProject): Promise<() => Promise<void>> {
   const folder = mkdtempSync(join(tmpdir(), "satchel-e2e-"));

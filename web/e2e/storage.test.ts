@@ -1,6 +1,6 @@
 import type { CDPSession, Page } from "playwright-core";
 import { expect, inject, test } from "vitest";
-import { at, disk, fillIn, go, installed, logVisit, office, phone, signIn, start, until, unsent } from "./kit.js";
+import { at, disk, fillIn, go, hears, installed, logVisit, office, phone, signIn, start, until, unsent } from "./kit.js";
 
 const megabyte = 1 << 20;
 
@@ -66,8 +66,7 @@ test("a full device says so in words, keeps all that it showed as saved, and goe
   await page.locator("dialog.sheet [role=listitem] button").first().click();
   await page.locator("#visit-subject").fill("When it was full");
   await page.locator("#visit-summary").fill("A long story. ".repeat(10_000));
-  await page.locator("footer button[type=submit]").click();
-  await page.getByText("This device has no room left").waitFor();
+  await hears(page, "This device has no room left", () => page.locator("footer button[type=submit]").click());
   expect(new URL(page.url()).pathname).toBe("/visits/new");
   expect(await page.locator("#visit-subject").inputValue()).toBe("When it was full");
 
@@ -76,8 +75,7 @@ test("a full device says so in words, keeps all that it showed as saved, and goe
   await page.locator(".file input").setInputFiles({ name: "noise.jpg", mimeType: "image/jpeg", buffer: await noise(page) });
   await page.locator(".photos img").waitFor();
   await room(devtools, (await page.evaluate(async () => (await navigator.storage.estimate()).usage ?? 0)) + megabyte / 2);
-  await page.locator("footer button[type=submit]").click();
-  await page.getByText(/The visit is saved, but not each photo/).waitFor();
+  await hears(page, "The visit is saved, but not each photo", () => page.locator("footer button[type=submit]").click());
 
   // The person makes room: the photo, which the form still has, goes the same way.
   await room(devtools);
