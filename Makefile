@@ -48,7 +48,7 @@ test: ## Everything: generated code is fresh, lint, vet, all tests (installs wha
 	@sh scripts/need test
 	@sh scripts/js web
 	@checks=0; $(MAKE) --no-print-directory -k fresh lint || checks=1; \
-		$(WITHPG) $(GO) run ./internal/testsum -timeout 15m ./... , -timeout 15m -race -short $(RACE) || checks=2; \
+		$(WITHPG) $(GO) run ./internal/testsum -timeout 45m ./... , -timeout 45m -race -short $(RACE) || checks=2; \
 		case $$checks in 1) echo "the tests passed, but fresh or lint did not: see above"; exit 1;; 2) exit 1;; esac
 
 .PHONY: test-short

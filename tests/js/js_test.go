@@ -19,11 +19,11 @@ const (
 	// root is the repository's folder, seen from here.
 	root = "../.."
 	// installTime bounds fetching what package-lock.json names.
-	installTime = 8 * time.Minute
+	installTime = 15 * time.Minute
 	// runTime bounds a type check or a build.
-	runTime = 4 * time.Minute
+	runTime = 10 * time.Minute
 	// suiteTime bounds the tests of one workspace.
-	suiteTime = 12 * time.Minute
+	suiteTime = 25 * time.Minute
 )
 
 // inBrowsers are the tests that start Chromium: all but -short runs them.
