@@ -57,7 +57,7 @@ func environment(settings []string) []string {
 // invoke runs the program to its end and gives what it printed and its exit status.
 func invoke(t *testing.T, env []string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = environment(env)
@@ -135,7 +135,7 @@ func (r *running) read(out io.Reader, addr chan<- string) {
 // ready polls /readyz.
 func (r *running) ready(began time.Time) {
 	r.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		resp, err := http.Get(r.base + "/readyz")
 		if err != nil {
 			continue
@@ -153,7 +153,7 @@ func (r *running) ready(began time.Time) {
 // gives all that came.
 func (r *running) printing(text string) string {
 	r.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if out := r.printed(); strings.Contains(out, text) {
 			return out
 		}
