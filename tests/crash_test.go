@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	satchel "github.com/satchel-sync/satchel"
 	satchelclient "github.com/satchel-sync/satchel/clients/go"
 	"github.com/satchel-sync/satchel/identity"
@@ -27,6 +29,9 @@ import (
 
 // mortalEnv makes this test binary a replica that can be told to kill itself; its value is a mortalConfig in JSON.
 const mortalEnv = "SATCHEL_TESTS_MORTAL"
+
+// mortalName is what Postgres knows the sessions of such a replica by.
+const mortalName = "mortal"
 
 func TestMain(m *testing.M) {
 	if cfg := os.Getenv(mortalEnv); cfg != "" {
@@ -90,7 +95,7 @@ func beMortal(text string, in io.Reader, out io.Writer) error {
 	defer cancel()
 	f := &fuse{}
 	f.left.Store(-1)
-	pool, err := pg.Open(ctx, cfg.Database, pg.Options{AppName: "mortal", Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+	pool, err := pg.Open(ctx, cfg.Database, pg.Options{AppName: mortalName, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := new(net.Dialer).DialContext(ctx, network, address)
 		return fusedConn{c, f}, err
 	}})
@@ -232,6 +237,29 @@ func deaths(t *testing.T, cfg *mortalConfig, least int, act func(m *mortal), hea
 	t.Logf("killed at %d points", points)
 }
 
+// sessionsEnd waits until Postgres has done the last that mortals sent it, and has seen that they are gone.
+func sessionsEnd(t *testing.T, cfg *mortalConfig) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), cfg.Database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		var left int
+		if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1`,
+			mortalName).Scan(&left); err != nil {
+			t.Fatal(err)
+		}
+		if left == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d sessions of the dead go on", left)
+		}
+	}
+}
+
 // survivor is a replica in this process whose clock, and that of the mortals born after, can be moved on. Nobody works
 // jobs but who is told to.
 func survivor(t *testing.T) (p *product, cfg *mortalConfig, later func(time.Duration)) {
@@ -364,6 +392,7 @@ func TestAServerKilledAtAnyStepOfAJobLeavesItToAnother(t *testing.T) {
 		admin.must("DirectoryService/UpdatePerson", map[string]any{"personId": ben.person, "teamId": team})
 		m.tell(t, "step")
 	}, func(where string) {
+		sessionsEnd(t, cfg)     // which at that time they have long done
 		later(10 * time.Minute) // the job counts as lost
 		if _, err := p.Jobs.Step(t.Context()); err != nil {
 			t.Fatal(err)
