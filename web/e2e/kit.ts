@@ -224,6 +224,18 @@ export async function picture(page: Page, name: string): Promise<void> {
   await page.screenshot({ path: join(screens, `${name}.png`) });
 }
 
+/** Awaits that no colour and no place is on its way to another: axe would take it for what it is in between. */
+export async function arrived(page: Page): Promise<void> {
+  await page.evaluate(async () => {
+    for (let still = 0; still < 2; ) {
+      await new Promise(requestAnimationFrame);
+      const moving = document.getAnimations().filter((a) => a instanceof CSSTransition);
+      await Promise.allSettled(moving.map((a) => a.finished));
+      still = moving.length ? 0 : still + 1;
+    }
+  });
+}
+
 /** Awaits that nothing in the page has changed for a quarter of a second. */
 export async function settled(page: Page): Promise<void> {
   await page.evaluate(
@@ -243,4 +255,5 @@ export async function settled(page: Page): Promise<void> {
         observer.observe(document, { childList: true, subtree: true, characterData: true });
       }),
   );
+  await arrived(page);
 }
