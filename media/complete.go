@@ -81,6 +81,7 @@ func (s *Service) complete(ctx context.Context, p *satchel.Principal, u upload) 
 		return err
 	}
 	kind, ok := sniff(head, u.contentType)
+	ev := evidence(kind, head) // head is the buffer's, which reading on overwrites
 	if ok {
 		err = s.Store.Put(ctx, blobKey(p.Org, u.sum), u.sum, u.size, buf)
 	} else if _, err = io.Copy(io.Discard, newVerifier(buf, u.sum, u.size)); err == nil {
@@ -91,7 +92,7 @@ func (s *Service) complete(ctx context.Context, p *satchel.Principal, u upload) 
 	if err != nil {
 		return err
 	}
-	return s.commit(ctx, p, u, kind, evidence(kind, head))
+	return s.commit(ctx, p, u, kind, ev)
 }
 
 // reject begins the upload again at 0 and gives reason back; a Complete that runs beside this one may have done so

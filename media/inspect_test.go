@@ -100,6 +100,16 @@ func TestTheEvidenceOfAPhotoIsItsSizeTimeAndPlace(t *testing.T) {
 	}
 }
 
+// The head that the evidence is read from is what the bytes begin with, also where the rest is longer than it.
+func TestTheEvidenceOfALargePhotoIsKeptToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	large := append(photo(t, 3), bytes.Repeat([]byte("what follows the picture's end "), 20_000)...)
+	if ev := w.evidenceOf(large); ev == nil || *ev != (media.Evidence{Width: 64, Height: 48}) {
+		t.Errorf("of %d bytes: %+v", len(large), ev)
+	}
+}
+
 func TestNonsenseInAPhotoCostsTheEvidenceAndNeverThePhoto(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
