@@ -10,13 +10,18 @@ import (
 	"github.com/satchel-sync/satchel/media"
 )
 
-func (w *world) check(org satchel.ID, c media.Claim) media.Condition {
+func (w *world) checks(org satchel.ID, sum string, claims ...media.Claim) []media.Condition {
 	w.t.Helper()
-	got, err := media.NewChecker(w.pool, w.store, w.cfg.Jobs, w.clock).Check(w.t.Context(), org, c)
+	got, err := media.NewChecker(w.pool, w.store, w.cfg.Jobs, w.clock).Check(w.t.Context(), org, sum, claims)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return got
+}
+
+func (w *world) check(org satchel.ID, sum string, c media.Claim) media.Condition {
+	w.t.Helper()
+	return w.checks(org, sum, c)[0]
 }
 
 // restore puts the database back to a moment before any bytes came; the store keeps them.
@@ -36,8 +41,8 @@ func TestBytesThatARestoredDatabaseDoesNotKnowAreFound(t *testing.T) {
 	w.work()
 	w.restore()
 	w.heard = nil
-	claim := media.Claim{Author: ann.Person, SHA256: sum}
-	if got := w.check(ann.Org, claim); got != media.Found {
+	claim := media.Claim{Author: ann.Person}
+	if got := w.check(ann.Org, sum, claim); got != media.Found {
 		t.Fatalf("the bytes are %v, not found", got)
 	}
 	w.work()
@@ -48,7 +53,7 @@ func TestBytesThatARestoredDatabaseDoesNotKnowAreFound(t *testing.T) {
 		t.Error("her phone must send them again")
 	}
 	claim.Stored = true
-	if got := w.check(ann.Org, claim); got != media.Sound {
+	if got := w.check(ann.Org, sum, claim); got != media.Sound {
 		t.Errorf("afterwards they are %v", got)
 	}
 }
@@ -58,11 +63,11 @@ func TestWhatIsStoredAndKnownIsSoundAndARecordThatDidNotHearHears(t *testing.T) 
 	w := newWorld(t)
 	ann := person(satchel.NewID())
 	sum := w.mustSend(ann, photo(t, 4), "image/jpeg")
-	if got := w.check(ann.Org, media.Claim{Author: ann.Person, SHA256: sum, Stored: true}); got != media.Sound {
+	if got := w.check(ann.Org, sum, media.Claim{Author: ann.Person, Stored: true}); got != media.Sound {
 		t.Errorf("as it should be: %v", got)
 	}
 	w.exec(`delete from river_job`)
-	if got := w.check(ann.Org, media.Claim{Author: ann.Person, SHA256: sum}); got != media.Found {
+	if got := w.check(ann.Org, sum, media.Claim{Author: ann.Person}); got != media.Found {
 		t.Errorf("a record that did not hear: %v", got)
 	}
 	if w.work(); len(w.heard) != 1 {
@@ -77,10 +82,10 @@ func TestNamingABlobOfSomebodyElseGivesNoWayToIt(t *testing.T) {
 	sum := w.mustSend(ann, photo(t, 5), "image/jpeg")
 	w.work()
 	w.heard = nil
-	if got := w.check(ann.Org, media.Claim{Author: satchel.NewID(), SHA256: sum}); got != media.Awaited {
+	if got := w.check(ann.Org, sum, media.Claim{Author: satchel.NewID()}); got != media.Awaited {
 		t.Errorf("the bytes of somebody else are %v", got)
 	}
-	if got := w.check(satchel.NewID(), media.Claim{Author: ann.Person, SHA256: sum}); got != media.Awaited {
+	if got := w.check(satchel.NewID(), sum, media.Claim{Author: ann.Person}); got != media.Awaited {
 		t.Errorf("in another organisation they are %v", got)
 	}
 	if w.work(); len(w.heard) != 0 {
@@ -88,29 +93,70 @@ func TestNamingABlobOfSomebodyElseGivesNoWayToIt(t *testing.T) {
 	}
 }
 
+func TestBytesThatTheDatabaseForgotAndThatSeveralNameAreNobodys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ann, ben := person(satchel.NewID()), satchel.NewID()
+	sum := w.mustSend(ann, photo(t, 9), "image/jpeg")
+	w.work()
+	w.restore()
+	w.heard = nil
+	for _, got := range w.checks(ann.Org, sum, media.Claim{Author: ben}, media.Claim{Author: ann.Person}) {
+		if got != media.Unclear {
+			t.Errorf("named by two they are %v", got)
+		}
+	}
+	if w.work(); len(w.heard) != 0 || w.count(`select count(*) from blob_owner`) != 0 {
+		t.Errorf("told: %+v", w.heard)
+	}
+	for _, got := range w.checks(ann.Org, sum, media.Claim{Author: ann.Person}, media.Claim{Author: ann.Person}) {
+		if got != media.Found {
+			t.Errorf("named by two records of hers they are %v", got)
+		}
+	}
+}
+
+func TestAnEmptyFileInTheStoreIsMissing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ann := person(satchel.NewID())
+	sum := w.mustSend(ann, photo(t, 10), "image/jpeg")
+	w.restore()
+	w.store = emptyStore{w.store}
+	if got := w.check(ann.Org, sum, media.Claim{Author: ann.Person}); got != media.Missing {
+		t.Errorf("it is %v", got)
+	}
+}
+
+// emptyStore is one whose files a full disk has cut to nothing.
+type emptyStore struct{ media.Store }
+
+func (emptyStore) Stat(context.Context, string) (int64, error) { return 0, nil }
+
 func TestWhatTheStoreLostIsMissingAndNothingIsDeleted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ann := person(satchel.NewID())
-	claim := media.Claim{Author: ann.Person, SHA256: w.mustSend(ann, photo(t, 6), "image/jpeg"), Stored: true}
+	sum := w.mustSend(ann, photo(t, 6), "image/jpeg")
+	claim := media.Claim{Author: ann.Person, Stored: true}
 	key := w.stored("blob/")[0]
 	if err := w.store.Delete(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.check(ann.Org, claim); got != media.Missing {
+	if got := w.check(ann.Org, sum, claim); got != media.Missing {
 		t.Errorf("stored and not there: %v", got)
 	}
 	claim.Stored = false
-	if got := w.check(ann.Org, claim); got != media.Missing {
+	if got := w.check(ann.Org, sum, claim); got != media.Missing {
 		t.Errorf("sent, not told, and not there: %v", got)
 	}
 	if n := w.count(`select count(*) from blob`); n != 1 {
 		t.Errorf("%d rows of blobs", n)
 	}
-	if got := w.check(ann.Org, media.Claim{Author: ann.Person, SHA256: sumOf([]byte("on its way"))}); got != media.Awaited {
+	if got := w.check(ann.Org, sumOf([]byte("on its way")), media.Claim{Author: ann.Person}); got != media.Awaited {
 		t.Errorf("never sent: %v", got)
 	}
-	if got := w.check(ann.Org, media.Claim{Author: ann.Person, SHA256: "no hash"}); got != media.Awaited {
+	if got := w.check(ann.Org, "no hash", media.Claim{Author: ann.Person}); got != media.Awaited {
 		t.Errorf("no name: %v", got)
 	}
 }
@@ -125,12 +171,12 @@ func TestBytesThatAreOthersAreNotFound(t *testing.T) {
 	if err := w.store.Put(t.Context(), key, mustSum(t, sumOf(other)), int64(len(other)), bytes.NewReader(other)); err != nil {
 		t.Fatal(err)
 	}
-	claim := media.Claim{Author: ann.Person, SHA256: sum, Stored: true}
-	if got := w.check(ann.Org, claim); got != media.Missing {
+	claim := media.Claim{Author: ann.Person, Stored: true}
+	if got := w.check(ann.Org, sum, claim); got != media.Missing {
 		t.Errorf("of another size: %v", got)
 	}
 	w.restore()
-	if got := w.check(ann.Org, claim); got != media.Missing {
+	if got := w.check(ann.Org, sum, claim); got != media.Missing {
 		t.Errorf("not known, and not what the name says: %v", got)
 	}
 }
@@ -142,7 +188,7 @@ func TestAStoreThatDoesNotAnswerIsNoVerdict(t *testing.T) {
 	sum := w.mustSend(ann, photo(t, 8), "image/jpeg")
 	down := errors.New("down")
 	_, err := media.NewChecker(w.pool, brokenStore{w.store, down}, w.cfg.Jobs, w.clock).
-		Check(t.Context(), ann.Org, media.Claim{Author: ann.Person, SHA256: sum, Stored: true})
+		Check(t.Context(), ann.Org, sum, []media.Claim{{Author: ann.Person, Stored: true}})
 	if !errors.Is(err, down) {
 		t.Errorf("a store that is down: %v", err)
 	}

@@ -27,7 +27,8 @@ type mediaCheckCmd struct {
 func (*mediaCheckCmd) Help() string {
 	return "For after a restore, of the database or of the blob store. Phones let go of a photo when its record says that it is stored, so a database that " +
 		"was put back to the moment before would wait for it for ever: what lies in the blob store after all is read, proven by its SHA-256, and marked as " +
-		"stored. What should be there and is not is listed, and the exit status is 1. Nothing is deleted, servers may run, and it can be run again."
+		"stored. What should be there and is not, or not in its size, is listed, and so is what people of several names claim; then the exit status is 1. " +
+		"Nothing is deleted, servers may run, and it can be run again."
 }
 
 // mediaNotice is how often the progress is told.
@@ -48,20 +49,28 @@ func (c *mediaCheckCmd) Run(ctx context.Context, std streams) error {
 		if err != nil {
 			return err
 		}
-		missing := 0
+		var sum tally
 		for _, o := range orgs {
 			n, err := c.check(ctx, std, tools, store, o)
 			if err != nil {
 				return err
 			}
-			missing += n
+			for i := range n {
+				sum[i] += n[i]
+			}
 		}
-		if missing > 0 {
+		switch missing, unclear := sum[media.Missing], sum[media.Unclear]; {
+		case missing > 0:
 			return fmt.Errorf("%d missing. Is this the right blob store (BLOB_URL)? Then bring their objects back from the bucket's older versions or its copy", missing)
+		case unclear > 0:
+			return fmt.Errorf("%d unclear: people named the same bytes, and the database has lost who sent them. Look at them in the blob store and ask; who sent them can attach them again", unclear)
 		}
 		return nil
 	})
 }
+
+// tally counts the conditions.
+type tally [media.Missing + 1]int
 
 func (c *mediaCheckCmd) orgs(ctx context.Context, id *identity.Service) ([]identity.Org, error) {
 	if c.Org != "" {
@@ -86,14 +95,14 @@ func (c *mediaCheckCmd) orgs(ctx context.Context, id *identity.Service) ([]ident
 	return all, nil
 }
 
-// check tells how an organisation's bytes stand, and how many are missing.
-func (c *mediaCheckCmd) check(ctx context.Context, std streams, tools *app.Tools, store media.Store, o identity.Org) (missing int, err error) {
-	var n [media.Missing + 1]int
+// check tells how an organisation's bytes stand.
+func (c *mediaCheckCmd) check(ctx context.Context, std streams, tools *app.Tools, store media.Store, o identity.Org) (n tally, err error) {
+	listed := map[media.Condition]string{media.Missing: "missing", media.Unclear: "unclear"}
 	total, last := 0, time.Now()
 	err = tools.CheckMedia(ctx, store, o.ID, func(f app.MediaFinding) error {
 		n[f.Condition]++
-		if f.Condition == media.Missing {
-			fmt.Fprintf(std.out, "missing\t%s\trecord %s\t%s\n", o.Slug, f.Record, f.Key)
+		if word := listed[f.Condition]; word != "" {
+			fmt.Fprintf(std.out, "%s\t%s\trecord %s\t%s\n", word, o.Slug, f.Record, f.Key)
 		}
 		if total++; time.Since(last) > mediaNotice {
 			last = time.Now()
@@ -102,9 +111,10 @@ func (c *mediaCheckCmd) check(ctx context.Context, std streams, tools *app.Tools
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("%s, after %d: %w", o.Slug, total, err)
+		fmt.Fprintf(std.err, "%s: ended after %d; what was found so far is marked, run it again\n", o.Slug, total)
+		return n, err
 	}
-	fmt.Fprintf(std.out, "%s: %d in order, %d found and marked as stored, %d awaited from phones, %d missing\n",
-		o.Slug, n[media.Sound], n[media.Found], n[media.Awaited], n[media.Missing])
-	return n[media.Missing], nil
+	fmt.Fprintf(std.out, "%s: %d in order, %d found and marked as stored, %d awaited from phones, %d unclear, %d missing\n",
+		o.Slug, n[media.Sound], n[media.Found], n[media.Awaited], n[media.Unclear], n[media.Missing])
+	return n, nil
 }

@@ -19,7 +19,7 @@ func TestMediaCheckFindsWhatIsThereAndListsWhatIsMissing(t *testing.T) {
 	address, folder := pgtest.URL(t), "file://"+t.TempDir()
 	env := []string{"DATABASE_URL=" + address, "BLOB_URL=" + folder}
 	must(t, env, "org", "create", "acme")
-	if out, errs, status := invoke(t, env, "media", "check"); status != 0 || !strings.Contains(out, "acme: 0 in order, 0 found and marked as stored, 0 awaited from phones, 0 missing") {
+	if out, errs, status := invoke(t, env, "media", "check"); status != 0 || !strings.Contains(out, "acme: 0 in order, 0 found and marked as stored, 0 awaited from phones, 0 unclear, 0 missing") {
 		t.Fatalf("exit status %d\n%s%s", status, out, errs)
 	}
 
@@ -51,7 +51,7 @@ func TestMediaCheckFindsWhatIsThereAndListsWhatIsMissing(t *testing.T) {
 		}
 	}
 	out, errs, status := invoke(t, env, "media", "check", "--org=acme")
-	if status != 1 || !strings.Contains(out, "acme: 0 in order, 1 found and marked as stored, 1 awaited from phones, 1 missing") ||
+	if status != 1 || !strings.Contains(out, "acme: 0 in order, 1 found and marked as stored, 1 awaited from phones, 0 unclear, 1 missing") ||
 		!strings.Contains(out, media.KeyOf(org, strings.Repeat("ab", 32))+"\n") || !strings.Contains(errs, "BLOB_URL") {
 		t.Fatalf("exit status %d\n%s%s", status, out, errs)
 	}

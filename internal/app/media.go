@@ -9,6 +9,7 @@ import (
 
 	satchel "github.com/satchel-sync/satchel"
 	"github.com/satchel-sync/satchel/media"
+	"github.com/satchel-sync/satchel/schema"
 	"github.com/satchel-sync/satchel/syncengine"
 )
 
@@ -37,30 +38,42 @@ func (m mediaRecords) BlobOf(ctx context.Context, p *satchel.Principal, record s
 
 // BlobStored marks the records of the person who sent the bytes, and nobody else's: naming a hash gives no way to them.
 func (m mediaRecords) BlobStored(ctx context.Context, s media.Stored) error {
-	records, err := m.engine.NamingBlob(ctx, s.Org, s.SHA256)
-	if err != nil {
-		return err
-	}
 	fields, err := json.Marshal(map[string]any{stateField: stored, "size": s.Size, "content_type": s.ContentType})
 	if err != nil {
 		return err
 	}
-	for _, r := range records {
-		if r.Author != s.Person || r.Text(stateField) == stored {
-			continue
-		}
-		v, err := m.engine.Submit(ctx, syncengine.SystemMutation{
-			Org: s.Org, Source: "media", Key: r.ID.String() + "/" + s.SHA256, Cause: "the bytes have arrived",
-			Ops: []syncengine.Op{{Action: syncengine.Patch, Record: r.ID, Kind: r.Kind, BaseRev: r.Rev, Fields: fields}},
-		})
+	for after := (satchel.ID{}); ; {
+		records, err := m.engine.NamingBlob(ctx, s.Org, s.SHA256, after, namingPage)
 		if err != nil {
 			return err
 		}
-		if v.Status == syncengine.Rejected {
-			return fmt.Errorf("app.BlobStored: record %s: %s", r.ID, v.Reason)
+		for _, r := range records {
+			if r.Author != s.Person || r.Text(stateField) == stored {
+				continue
+			}
+			if err := m.mark(ctx, s, r, fields); err != nil {
+				return err
+			}
 		}
+		if len(records) < namingPage {
+			return nil
+		}
+		after = records[len(records)-1].ID
 	}
-	return nil
+}
+
+// namingPage is how many records that name the same bytes are looked at together.
+const namingPage = 100
+
+func (m mediaRecords) mark(ctx context.Context, s media.Stored, r *schema.Record, fields json.RawMessage) error {
+	v, err := m.engine.Submit(ctx, syncengine.SystemMutation{
+		Org: s.Org, Source: "media", Key: r.ID.String() + "/" + s.SHA256, Cause: "the bytes have arrived",
+		Ops: []syncengine.Op{{Action: syncengine.Patch, Record: r.ID, Kind: r.Kind, BaseRev: r.Rev, Fields: fields}},
+	})
+	if err == nil && v.Status == syncengine.Rejected {
+		err = fmt.Errorf("app.BlobStored: record %s: %s", r.ID, v.Reason)
+	}
+	return err
 }
 
 // observeBlobs tells media of every record that names bytes anew, in the transaction that does.
