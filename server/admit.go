@@ -15,7 +15,8 @@ import (
 const (
 	syncsRead    = 256 // calls whose bodies are read or wait for work, about 0.2 MiB each
 	syncsWait    = 4000
-	syncPatience = 15 * time.Second
+	readPatience = 15 * time.Second
+	workPatience = callTime / 2    // the rest is for the work
 	syncEarly    = 5 * time.Second // that who comes back comes before his turn
 	longestPause = time.Minute
 )
@@ -24,13 +25,14 @@ const (
 type admission struct {
 	slots   chan struct{}
 	waiting atomic.Int64
-	most    int64        // that wait
-	pace    atomic.Int64 // nanoseconds that one was in, lately
-	booked  atomic.Int64 // nanoseconds since 1970, until which those have work for it who wait or will come back
+	most    int64         // that wait
+	patient time.Duration // how long one waits
+	pace    atomic.Int64  // nanoseconds that one was in, lately
+	booked  atomic.Int64  // nanoseconds since 1970, until which those have work for it who wait or will come back
 }
 
-func newAdmission(slots int, most int64) *admission {
-	return &admission{slots: make(chan struct{}, slots), most: most}
+func newAdmission(slots int, most int64, patient time.Duration) *admission {
+	return &admission{slots: make(chan struct{}, slots), most: most, patient: patient}
 }
 
 // enter waits for a slot and gives what leaves it. The error says when to come back.
@@ -40,12 +42,12 @@ func (a *admission) enter(ctx context.Context) (leave func(), err error) {
 		return a.entered(), nil
 	default:
 	}
-	if n := a.waiting.Add(1); n > a.most || time.Duration(n)*a.turn() > syncPatience {
+	if n := a.waiting.Add(1); n > a.most || time.Duration(n)*a.turn() > a.patient {
 		a.waiting.Add(-1)
 		return nil, a.full(time.Now())
 	}
 	defer a.waiting.Add(-1)
-	timer := time.NewTimer(syncPatience)
+	timer := time.NewTimer(a.patient)
 	defer timer.Stop()
 	select {
 	case a.slots <- struct{}{}:
@@ -62,7 +64,11 @@ func (a *admission) entered() func() {
 	return func() {
 		<-a.slots
 		old := a.pace.Load()
-		a.pace.Store(old + (int64(time.Since(began))-old)/16) // a lost update of two does no harm
+		in := min(time.Since(began), 2*a.patient) // one slow line says little of the others
+		a.pace.Store(old + (int64(in)-old)/16)    // a lost update of two does no harm
+		if a.waiting.Load() == 0 {
+			a.booked.Store(0) // nobody has to come late for those who may never come back
+		}
 	}
 }
 
@@ -75,10 +81,13 @@ func (a *admission) full(now time.Time) error {
 	turn := a.turn()
 	free := now.Add(time.Duration(a.waiting.Load()) * turn).UnixNano()
 	last := now.Add(longestPause + syncEarly).UnixNano()
-	mine := int64(0)
-	for old := int64(-1); old < 0 || !a.booked.CompareAndSwap(old, mine); {
-		old = a.booked.Load()
+	var mine int64
+	for {
+		old := a.booked.Load()
 		mine = min(max(old, free)+int64(turn), last)
+		if a.booked.CompareAndSwap(old, mine) {
+			break
+		}
 	}
 	pause := time.Duration(mine-now.UnixNano()) - syncEarly
 	if mine == last {

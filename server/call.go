@@ -147,10 +147,9 @@ func (s *Server) guard(validator protovalidate.Validator) connect.UnaryIntercept
 	return func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
 			c := callOf(ctx)
-			limit, waits := callTime, req.Spec().Procedure == satchelv1connect.SyncServiceWaitProcedure
+			waits := req.Spec().Procedure == satchelv1connect.SyncServiceWaitProcedure
 			if waits { // its answer is small, and a thousand are sent at once: their time to travel is set beforehand
-				limit = waitTime
-				c.mayTravel(limit)
+				c.mayTravel(waitTime)
 			}
 			defer func() {
 				if r := recover(); r != nil {
@@ -172,8 +171,11 @@ func (s *Server) guard(validator protovalidate.Validator) connect.UnaryIntercept
 			if c.body != nil {
 				c.body.release()
 			}
-			ctx, cancel := context.WithTimeout(ctx, limit) // a shorter one of the client's is in ctx already
-			defer cancel()
+			if !waits { // the engine bounds that one
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, callTime) // a shorter one of the client's is in ctx already
+				defer cancel()
+			}
 			if err := valid(validator, req.Any()); err != nil {
 				return nil, err
 			}

@@ -52,7 +52,7 @@ const (
 type Engine interface {
 	Apply(ctx context.Context, p *satchel.Principal, in syncengine.Batch) (syncengine.Outcome, error)
 	Pull(ctx context.Context, p *satchel.Principal, r syncengine.PullRequest) (*syncengine.Page, error)
-	Wait(ctx context.Context, p *satchel.Principal, cursor []byte) (bool, error)
+	Wait(ctx context.Context, p *satchel.Principal, cursor []byte, until <-chan struct{}) (bool, error)
 	Restored(ctx context.Context, p *satchel.Principal, seen uint64, cursor []byte) (*syncengine.Lost, error)
 	Contact(ctx context.Context, p *satchel.Principal, n syncengine.ContactNote) error
 	Lanes(ctx context.Context, org satchel.ID, devices []satchel.ID) (map[satchel.ID]syncengine.Lane, error)
@@ -219,7 +219,7 @@ func New(cfg Config) (*Server, error) {
 	s.drain, s.endWaits = context.WithCancel(context.Background())
 	s.contacts = newContacts(cfg.Engine, cfg.Now, cfg.Logger)
 	s.waits, s.repairs = &waits{n: map[satchel.ID]int{}}, newRepairs()
-	s.reading, s.working = newAdmission(syncsRead, syncsWait), newAdmission(cfg.SyncsAtOnce, syncsRead)
+	s.reading, s.working = newAdmission(syncsRead, syncsWait, readPatience), newAdmission(cfg.SyncsAtOnce, syncsRead, workPatience)
 	if cfg.TLSCert != "" {
 		s.certs = &certs{certFile: cfg.TLSCert, keyFile: cfg.TLSKey, log: cfg.Logger, now: cfg.Now}
 		if err := s.certs.load(); err != nil {

@@ -150,13 +150,7 @@ func (s syncService) Wait(ctx context.Context, in *satchelv1.WaitRequest) (*satc
 	defer s.waits.leave(p.Device)
 	s.metrics.waiting.Inc()
 	defer s.metrics.waiting.Dec()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(s.drain, cancel)()
-	wake, err := s.cfg.Engine.Wait(ctx, p, in.Cursor)
-	if err != nil && s.draining.Load() && ctx.Err() != nil {
-		return &satchelv1.WaitResponse{}, nil
-	}
+	wake, err := s.cfg.Engine.Wait(ctx, p, in.Cursor, s.drain.Done())
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/satchel-sync/satchel/access"
 	"github.com/satchel-sync/satchel/internal/pg"
 	"github.com/satchel-sync/satchel/syncengine/cursor"
+	"github.com/satchel-sync/satchel/syncengine/waiters"
 )
 
 // Bounds of a page's rows, in bytes.
@@ -277,44 +278,64 @@ const WaitFor = 25 * time.Second
 
 // Wait returns true as soon as there is something to pull behind the cursor, or false after WaitFor. It registers,
 // then looks, then sleeps: a commit between the last pull and the registration is seen by the look. A cursor that cannot
-// be continued is answered at once: Pull says what to do.
-func (e *Engine) Wait(ctx context.Context, p *satchel.Principal, sealed []byte) (bool, error) {
-	o, c, err := e.orgNow(ctx, e.cfg.Pool, p.Org)
-	if err != nil {
-		return false, pg.ToError(err)
+// be continued is answered at once: Pull says what to do. When until is closed, it ends as after WaitFor; nil = never.
+func (e *Engine) Wait(ctx context.Context, p *satchel.Principal, sealed []byte, until <-chan struct{}) (bool, error) {
+	w, wake, err := e.beginWait(ctx, p, sealed)
+	if w == nil {
+		return wake, err
 	}
-	cur, ok := cursor.Open(o.key, p.Person, sealed)
-	if !ok {
-		return false, satchel.E(satchel.Invalid, satchel.ReasonMalformedCursor, "the cursor is not one that this server gave to this person")
-	}
-	v, err := e.view(ctx, e.cfg.Pool, p.Org, cur.View)
-	if err != nil || v == nil {
-		return err == nil, pg.ToError(err)
-	}
-	profile := o.schema.Profile(v.Profile)
-	if profile == nil {
-		return true, nil
-	}
-	f, err := e.follows(ctx, e.cfg.Pool, o, c, p.Person, o.roles(p.Person), profile)
-	if err != nil {
-		return false, pg.ToError(err)
-	}
-	w := e.waiters.Register(p.Org, f.nums(), f.names(), c.seen())
 	defer e.waiters.Forget(w)
-	idle, err := e.nothingNew(ctx, p, PullRequest{Profile: v.Profile}, opened{o, cur, v})
-	if err != nil || !idle {
-		return err == nil, pg.ToError(err)
-	}
 	timer := time.NewTimer(WaitFor)
 	defer timer.Stop()
 	select {
 	case <-w.Woken():
 		return true, nil
 	case <-timer.C:
-		return false, nil
+	case <-until:
 	case <-ctx.Done():
-		return false, nil
 	}
+	return false, nil
+}
+
+// beginWaitTime bounds what a Wait asks the database before it waits. The wait itself carries no deadline of a context:
+// thousands wait, and each is to cost little when they wake.
+const beginWaitTime = 10 * time.Second
+
+// beginWait gives a registered waiter, or nil and the answer.
+func (e *Engine) beginWait(ctx context.Context, p *satchel.Principal, sealed []byte) (w *waiters.Waiter, wake bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, beginWaitTime)
+	defer cancel()
+	o, c, err := e.orgNow(ctx, e.cfg.Pool, p.Org)
+	if err != nil {
+		return nil, false, pg.ToError(err)
+	}
+	cur, ok := cursor.Open(o.key, p.Person, sealed)
+	if !ok {
+		return nil, false, satchel.E(satchel.Invalid, satchel.ReasonMalformedCursor, "the cursor is not one that this server gave to this person")
+	}
+	v, err := e.view(ctx, e.cfg.Pool, p.Org, cur.View)
+	if err != nil || v == nil {
+		return nil, err == nil, pg.ToError(err)
+	}
+	profile := o.schema.Profile(v.Profile)
+	if profile == nil {
+		return nil, true, nil
+	}
+	f, err := e.follows(ctx, e.cfg.Pool, o, c, p.Person, o.roles(p.Person), profile)
+	if err != nil {
+		return nil, false, pg.ToError(err)
+	}
+	registered := e.waiters.Register(p.Org, f.nums(), f.names(), c.seen())
+	defer func() {
+		if w == nil {
+			e.waiters.Forget(registered)
+		}
+	}()
+	idle, err := e.nothingNew(ctx, p, PullRequest{Profile: v.Profile}, opened{o, cur, v})
+	if err != nil || !idle {
+		return nil, err == nil, pg.ToError(err)
+	}
+	return registered, false, nil
 }
 
 const sqlMovedBuckets = `-- syncengine.MovedBuckets

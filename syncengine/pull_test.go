@@ -305,7 +305,7 @@ func TestWaitWakes(t *testing.T) {
 		started := make(chan struct{})
 		go func() {
 			close(started)
-			ok, err := engine.Wait(ctx, mei.who, mei.cursor)
+			ok, err := engine.Wait(ctx, mei.who, mei.cursor, nil)
 			woken <- ok && err == nil
 		}()
 		<-started

@@ -2,6 +2,7 @@ package syncengine_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ func waits(t *testing.T, e *syncengine.Engine, p *phone) (woken bool, d time.Dur
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	start := time.Now()
-	woken, err := e.Wait(ctx, p.who, p.cursor)
+	woken, err := e.Wait(ctx, p.who, p.cursor, nil)
 	if err != nil {
 		t.Error(err)
 	}
@@ -59,7 +60,7 @@ func TestF16OthersCommitsDoNotWake(t *testing.T) {
 	defer cancel()
 	woken := make(chan bool, 1)
 	go func() {
-		ok, _ := w.engine.Wait(ctx, ann.who, ann.cursor)
+		ok, _ := w.engine.Wait(ctx, ann.who, ann.cursor, nil)
 		woken <- ok
 	}()
 	for range 10 {
@@ -68,6 +69,31 @@ func TestF16OthersCommitsDoNotWake(t *testing.T) {
 	cancel()
 	if <-woken {
 		t.Error("Ann is woken by the south's changes")
+	}
+}
+
+// A replica that is drained sends those who wait away, who then wait at another one.
+func TestAWaitEndsWhenItsReplicaDrains(t *testing.T) {
+	w := newWorld(t)
+	ann := w.phone("Ann")
+	ann.pull()
+	until := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		woken, err := w.engine.Wait(t.Context(), ann.who, ann.cursor, until)
+		if woken {
+			err = errors.New("it says that there is something to pull")
+		}
+		ended <- err
+	}()
+	close(until) // before it waits, or while it does
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it goes on")
 	}
 }
 
@@ -84,7 +110,7 @@ func TestF16ManyWaitersAreAllWoken(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
-			if woken, err := other.Wait(ctx, mei.who, mei.cursor); err != nil || !woken {
+			if woken, err := other.Wait(ctx, mei.who, mei.cursor, nil); err != nil || !woken {
 				t.Errorf("woken %v, %v", woken, err)
 			}
 		})

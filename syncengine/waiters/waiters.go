@@ -20,10 +20,10 @@ type orgWaiters struct {
 }
 
 // group is those who wait for one thing. Who is in it knows where, so that a thousand leave their groups without a
-// search: what is woken waits for that.
+// search: they run meanwhile.
 type group struct {
 	seats  []seat
-	vacate func() // forgets the group when it is empty; nil = it stays
+	vacate func() // forgets the group, which is empty
 }
 
 // seat is a waiter in a group; at is the place in the waiter's own list.
@@ -40,9 +40,9 @@ type place struct {
 
 // Waiter is one device that waits.
 type Waiter struct {
-	org    satchel.ID
 	places []place
 	ch     chan struct{}
+	woken  bool // ch is closed, or will be in a moment
 }
 
 // Seen is what of an organisation's clock a replica has woken for.
@@ -57,7 +57,7 @@ func New() *Waiters { return &Waiters{orgs: map[satchel.ID]*orgWaiters{}} }
 // Register adds a device that follows these buckets and stems of an organisation, whose clock the caller has just read.
 // Who registers forgets.
 func (ws *Waiters) Register(org satchel.ID, nums []int64, stems []string, now Seen) *Waiter {
-	w := &Waiter{org: org, places: make([]place, 0, len(nums)+len(stems)+1), ch: make(chan struct{})}
+	w := &Waiter{places: make([]place, 0, len(nums)+len(stems)+1), ch: make(chan struct{})}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	o := ws.orgs[org]
@@ -102,7 +102,7 @@ func (g *group) remove(i int) {
 	}
 }
 
-// Forget takes a waiter out; one that was woken is out already.
+// Forget takes a waiter out; one that was woken goes by itself.
 func (ws *Waiters) Forget(w *Waiter) {
 	select {
 	case <-w.ch:
@@ -122,7 +122,8 @@ func (w *Waiter) leave() {
 	w.places = nil
 }
 
-// wake takes out those whom pick names, and wakes them when the lock is free again: a thousand that wake run at once.
+// wake wakes those whom pick names, and takes them out of their groups when all are told: a thousand that wake run at
+// once, and the first should not wait for that.
 func (ws *Waiters) wake(org satchel.ID, pick func(o *orgWaiters, take func(*group))) {
 	var woken []*Waiter
 	ws.mu.Lock()
@@ -131,16 +132,25 @@ func (ws *Waiters) wake(org satchel.ID, pick func(o *orgWaiters, take func(*grou
 			if g == nil {
 				return
 			}
-			for len(g.seats) > 0 {
-				w := g.seats[len(g.seats)-1].w
-				w.leave()
-				woken = append(woken, w)
+			for _, s := range g.seats {
+				if !s.w.woken {
+					s.w.woken = true
+					woken = append(woken, s.w)
+				}
 			}
 		})
 	}
 	ws.mu.Unlock()
+	if len(woken) == 0 {
+		return
+	}
 	for _, w := range woken {
 		close(w.ch)
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for _, w := range woken {
+		w.leave()
 	}
 }
 

@@ -3,7 +3,9 @@ package waiters_test
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -104,7 +106,44 @@ func TestWhoWaitsForItIsWokenAndNobodyElse(t *testing.T) {
 	})
 }
 
-// BenchmarkWakeAThousand is what a commit waits for before the first of a thousand managers of a team is told.
+// Whoever waits, forgets and is woken at once with others: each is woken by what comes behind his registration, and
+// nothing stays behind.
+func TestManyAtOnceLoseNoWake(t *testing.T) {
+	t.Parallel()
+	ws := waiters.New()
+	org := satchel.NewID()
+	var wg sync.WaitGroup
+	for n := range 8 {
+		wg.Go(func() {
+			for i := range 2000 {
+				own := int64(1000 + n)
+				w := ws.Register(org, []int64{own, int64(i % 3), int64(i % 2)}, []string{"a"}, waiters.Seen{})
+				switch i % 4 {
+				case 0:
+					ws.Wake(org, []int64{own})
+					select {
+					case <-w.Woken(): // by this wake, or by one of another goroutine that took him first
+					case <-time.After(10 * time.Second):
+						t.Error("who was registered before the wake is not woken")
+						return
+					}
+				case 1:
+					ws.Wake(org, []int64{int64(i % 3)})
+				case 2:
+					ws.WakeStems(org, []string{"a"})
+				}
+				ws.Forget(w)
+			}
+		})
+	}
+	wg.Wait()
+	ws.WakeOrg(org)
+	if left := ws.Snapshot(); len(left) != 0 {
+		t.Errorf("%d organisations stay behind", len(left))
+	}
+}
+
+// BenchmarkWakeAThousand wakes a thousand managers of a team and takes them out of their groups.
 func BenchmarkWakeAThousand(b *testing.B) {
 	org := satchel.NewID()
 	stems := make([]string, 12)
