@@ -39,11 +39,12 @@ func Breathe(ctx context.Context, gogc string) {
 		case <-tick.C:
 		}
 		now := readMemory()
-		if before := b.percent; b.next(last, now) != before {
+		before := b
+		if b.next(last, now) != before.percent {
 			debug.SetGCPercent(b.percent)
-			if !b.wide {
-				debug.FreeOSMemory()
-			}
+		}
+		if before.wide && !b.wide {
+			debug.FreeOSMemory()
 		}
 		last = now
 	}
@@ -77,8 +78,8 @@ func (b *breath) next(last, now memory) int {
 	b.percent = usualPercent
 	if b.wide {
 		const step = 25 // so that what is alive may vary a little without a new setting
-		share := int(busyGarbage * 100 / max(now.live, 1))
-		b.percent = min(max(share/step*step, usualPercent), busyPercent)
+		share := min(busyGarbage*100/max(now.live, 1), busyPercent)
+		b.percent = max(int(share)/step*step, usualPercent)
 	}
 	return b.percent
 }

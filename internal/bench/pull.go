@@ -186,7 +186,7 @@ func (l *lab) editor(ctx context.Context, rep, visits int, allTime bool) (*edito
 	e := &editor{device: d}
 	every := 1
 	if allTime {
-		every = l.w.Scale.VisitsPerRep / visits
+		every = max(l.w.Scale.VisitsPerRep/visits, 1)
 	}
 	rows, err := l.conn.Query(ctx, sqlVisitRevs, [16]byte(l.org), [16]byte(l.w.Reps[rep]), every, visits)
 	if err != nil {

@@ -131,9 +131,9 @@ func obey(lines *bufio.Scanner, out io.Writer, fan *fan) (err error) {
 			debug.FreeOSMemory() // finalizers of the first have run
 			answer = usageOfSelf()
 		case "publish":
-			answer = fan.publish(fan.subscribers)
+			answer = fan.publish()
 		case "wake":
-			answer = fan.publish(fan.waiters)
+			answer = fan.wake()
 		case "waiting":
 			answer = fan.waiting()
 		case "profile":
@@ -168,12 +168,25 @@ type fan struct {
 
 type audience map[chan int64]struct{}
 
-// publish gives the moment before the first is told, in nanoseconds since 1970.
-func (f *fan) publish(to audience) int64 {
+// publish tells all who subscribe. It gives the moment before the first is told, in nanoseconds since 1970.
+func (f *fan) publish() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return tell(f.subscribers)
+}
+
+// wake tells all who wait, and gives the same. They are out then, and none of them needs the lock.
+func (f *fan) wake() int64 {
+	f.mu.Lock()
+	all := f.waiters
+	f.waiters = audience{}
+	f.mu.Unlock()
+	return tell(all)
+}
+
+func tell(all audience) int64 {
 	now := time.Now().UnixNano()
-	for ch := range to {
+	for ch := range all {
 		ch <- now
 	}
 	return now
@@ -185,35 +198,34 @@ func (f *fan) waiting() int {
 	return len(f.waiters)
 }
 
-// join adds a channel to an audience until leave.
-func (f *fan) join(to audience) (ch chan int64, leave func()) {
-	ch = make(chan int64, 1) // the bench publishes when all have had the last
-	f.mu.Lock()
-	to[ch] = struct{}{}
-	f.mu.Unlock()
-	return ch, func() {
-		f.mu.Lock()
-		delete(to, ch)
-		f.mu.Unlock()
-	}
-}
-
 // wait is the call of one who waits.
 func (f *fan) wait(ctx context.Context, _ *connect.Request[satchelv1.WaitRequest]) (*connect.Response[satchelv1.WaitResponse], error) {
-	ch, leave := f.join(f.waiters)
-	defer leave()
+	ch := make(chan int64, 1)
+	f.mu.Lock()
+	f.waiters[ch] = struct{}{}
+	f.mu.Unlock()
 	select {
 	case <-ch:
 		return connect.NewResponse(&satchelv1.WaitResponse{Wake: true}), nil
 	case <-ctx.Done():
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.waiters, ch)
 		return nil, ctx.Err()
 	}
 }
 
 // subscribe is the stream of one: an empty message when he is known, then one for each publication.
 func (f *fan) subscribe(ctx context.Context, _ *connect.Request[satchelv1.WaitRequest], s *connect.ServerStream[satchelv1.WaitResponse]) error {
-	ch, leave := f.join(f.subscribers)
-	defer leave()
+	ch := make(chan int64, 1) // the bench publishes when all have had the last
+	f.mu.Lock()
+	f.subscribers[ch] = struct{}{}
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		delete(f.subscribers, ch)
+		f.mu.Unlock()
+	}()
 	if err := s.Send(&satchelv1.WaitResponse{}); err != nil {
 		return err
 	}
