@@ -10,6 +10,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // dist has what Vite built in app, where that was done, and unbuilt.html always.
@@ -43,14 +44,17 @@ type asset struct {
 	brotli      []byte
 }
 
-// App serves the web app. It answers GET and HEAD from memory, from any goroutine.
+// App serves the web app. It answers GET and HEAD, from any goroutine; what was asked for once stays in memory.
 type App struct {
-	assets map[string]*asset // by path, with its slash
-	index  *asset
+	assets map[string]file // by path, with its slash
+	index  file
 	built  bool
 }
 
-// New reads the files. It fails when there is neither an app nor the page that stands in for it.
+// file reads an asset when it is asked for the first time: a server that only phones call needs none.
+type file func() (*asset, error)
+
+// New looks what files there are. It fails when there is neither an app nor the page that stands in for it.
 func New(cfg Config) (*App, error) {
 	files := cfg.Files
 	if files == nil {
@@ -60,14 +64,14 @@ func New(cfg Config) (*App, error) {
 		}
 		files = sub
 	}
-	a := &App{assets: map[string]*asset{}}
+	lazy := func(name string) file { return sync.OnceValues(func() (*asset, error) { return read(files, name) }) }
+	a := &App{assets: map[string]file{}}
 	err := fs.WalkDir(files, "app", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || types[path.Ext(name)] == "" {
 			return err
 		}
-		at := strings.TrimPrefix(name, "app")
-		a.assets[at], err = read(files, name)
-		return err
+		a.assets[strings.TrimPrefix(name, "app")] = lazy(name)
+		return nil
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -77,8 +81,8 @@ func New(cfg Config) (*App, error) {
 		delete(a.assets, "/index.html") // it is /, and one page has one address
 		return a, nil
 	}
-	a.assets = nil
-	a.index, err = read(files, "unbuilt.html")
+	a.assets, a.index = nil, lazy("unbuilt.html")
+	_, err = a.index()
 	return a, err
 }
 
@@ -122,7 +126,12 @@ func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	found.send(w, r)
+	f, err := found()
+	if err != nil { // a folder of somebody else's; what is built in is there
+		http.Error(w, "the file cannot be read", http.StatusInternalServerError)
+		return
+	}
+	f.send(w, r)
 }
 
 // screen tells whether a browser asks for one of the app's screens, whose addresses only the app knows.
