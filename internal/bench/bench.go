@@ -327,7 +327,11 @@ func (l *lab) on(ctx context.Context, server *dataset.Server, set dataset.Set, w
 
 // serve starts servers on the database; stop them.
 func (l *lab) serve(ctx context.Context, what string) (*child, error) {
-	return startChild(ctx, l.cfg.Servers(ctx), orders{Serve: what, DatabaseURL: l.address, Blobs: l.dir})
+	return l.serveBy(ctx, l.cfg.Servers(ctx), what)
+}
+
+func (l *lab) serveBy(ctx context.Context, cmd *exec.Cmd, what string) (*child, error) {
+	return startChild(ctx, cmd, orders{Serve: what, DatabaseURL: l.address, Blobs: l.dir})
 }
 
 // orgOf gives the id of a world's organisation.
