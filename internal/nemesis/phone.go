@@ -130,20 +130,46 @@ func (p *phone) holder() model.Holder {
 	return model.Holder{Name: p.name, Login: p.login, Person: p.w.People[p.login], Client: p.client, Store: p.store}
 }
 
-// open starts the app on what the store holds.
-func (p *phone) open() (err error) {
+// open starts the app on what the store holds, again where it is killed while it starts.
+func (p *phone) open() error {
+	for {
+		dead, err := p.start()
+		if !dead {
+			return err
+		}
+		p.died()
+		if err := p.shut(); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *phone) died() {
+	p.act.PhoneKills++
+	p.w.tracef("%s is killed at %s", p.name, p.point)
+}
+
+func (p *phone) start() (dead bool, err error) {
+	defer func() {
+		if r := recover(); r == (killed{}) {
+			dead = true
+		} else if r != nil {
+			panic(r)
+		}
+	}()
 	p.deadly.Store(0)
 	if p.net != nil {
 		p.net.CloseIdleConnections()
 	}
 	if p.client != nil {
-		if err := p.client.Close(); err != nil {
-			return err
+		err := p.client.Close()
+		if p.client = nil; err != nil {
+			return false, err
 		}
 	}
 	if p.file != "" && p.store == nil {
 		if p.store, err = sqlitestore.Open(p.w.ctx, p.file); err != nil {
-			return err
+			return false, err
 		}
 	}
 	dialer := &net.Dialer{Timeout: callTime}
@@ -158,7 +184,7 @@ func (p *phone) open() (err error) {
 		MaxBytes: []uint32{0, 16 << 10, 1 << 10}[p.index%3],
 		Step:     p.step,
 	})
-	return err
+	return false, err
 }
 
 // shut closes the store and the connections.
@@ -195,8 +221,7 @@ func (p *phone) alive(fn func() error) (dead bool, err error) {
 	defer func() {
 		if r := recover(); r == (killed{}) {
 			dead = true
-			p.act.PhoneKills++
-			p.w.tracef("%s is killed at %s", p.name, p.point)
+			p.died()
 			if err = errors.Join(p.shut(), p.open()); err != nil {
 				p.w.fail("S1", "%s does not start after a kill at %s: %v", p.name, p.point, err)
 			}
