@@ -140,3 +140,43 @@ func ReadWriteURL(servers ...*Server) string {
 	}
 	return u.String()
 }
+
+// CommitsWait returns when commits wait for the standby that the settings name and that is not there: a reload takes its
+// time. Its error after a minute is that they do not.
+func (s *Server) CommitsWait(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	probe, err := pgx.Connect(ctx, s.URL())
+	if err != nil {
+		return err
+	}
+	defer probe.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it held nothing
+	side, err := pgx.Connect(ctx, s.URL())
+	if err != nil {
+		return err
+	}
+	defer side.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it held nothing
+	done := make(chan error, 1)
+	commit := func() {
+		_, err := probe.Exec(ctx, "set synchronous_commit = on; create table probe (); drop table probe")
+		done <- err
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	go commit()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				return err
+			}
+			go commit()
+		case <-tick.C:
+			cut, err := side.Exec(ctx, "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep' and pid = $1", probe.PgConn().PID())
+			if err == nil && cut.RowsAffected() == 0 {
+				continue
+			}
+			return errors.Join(err, <-done) // that it was cancelled is a warning only
+		}
+	}
+}

@@ -2,9 +2,7 @@ package devpg_test
 
 import (
 	"context"
-	"fmt"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -86,44 +84,6 @@ func TestABackupHoldsWhatWasThereWhenItWasTaken(t *testing.T) {
 	}
 }
 
-// commitsWait returns when commits wait for a standby, of which there is none by that name yet: a reload takes its time.
-func commitsWait(t *testing.T, url string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	eventually(t, "commits wait for a standby", func() bool {
-		limited, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		done := make(chan error, 1)
-		go func() {
-			_, err := conn.Exec(limited, "set synchronous_commit = on; create table probe (); drop table probe")
-			done <- err
-		}()
-		for {
-			select {
-			case err := <-done:
-				if err != nil {
-					t.Fatal(err)
-				}
-				return false
-			case <-time.After(5 * time.Millisecond):
-				cut := query[int](t, url, fmt.Sprintf(
-					"select count(pg_cancel_backend(pid)) from pg_stat_activity where wait_event = 'SyncRep' and pid = %d", conn.PgConn().PID()))
-				if cut == 0 {
-					continue
-				}
-				if err := <-done; err != nil { // it was cancelled, which is a warning only
-					t.Fatal(err)
-				}
-				return true
-			}
-		}
-	})
-}
-
 func TestAStandbyThatIsWaitedForHasEverythingWhenThePrimaryIsKilled(t *testing.T) {
 	t.Parallel()
 	s := replicating(t)
@@ -134,7 +94,9 @@ func TestAStandbyThatIsWaitedForHasEverythingWhenThePrimaryIsKilled(t *testing.T
 	defer func() { _ = other.Stop(context.Background()) }()
 	execute(t, s.URL(), "alter system set synchronous_standby_names = 'nobody'")
 	execute(t, s.URL(), "select pg_reload_conf()")
-	commitsWait(t, s.URL())
+	if err := s.CommitsWait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	execute(t, s.URL(), "alter system set synchronous_standby_names = 'second'")
 	execute(t, s.URL(), "select pg_reload_conf()")
 	execute(t, s.URL(), "set synchronous_commit = on; insert into t values (2)")

@@ -242,47 +242,6 @@ func own(t *testing.T) *devpg.Server {
 	return s
 }
 
-// untilCommitsWait returns when commits wait for the standby that the server's settings name: a reload takes its time.
-func untilCommitsWait(t *testing.T, s *devpg.Server, side *pgx.Conn) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	probe, err := pgx.Connect(ctx, s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer probe.Close(context.Background())
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	done := make(chan error, 1)
-	commit := func() {
-		_, err := probe.Exec(ctx, "create table probe (); drop table probe")
-		done <- err
-	}
-	go commit()
-	for {
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Fatal(err)
-			}
-			go commit()
-		case <-tick.C:
-			tag, err := side.Exec(ctx, "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep' and pid = $1", probe.PgConn().PID())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if tag.RowsAffected() == 0 {
-				continue
-			}
-			if err := <-done; err != nil { // it was cancelled, which is a warning only
-				t.Fatal(err)
-			}
-			return
-		}
-	}
-}
-
 // A commit that waits for a standby which never answers, and whose wait somebody cuts short (S1).
 func TestACommitWhoseStandbyDidNotConfirmIsUnknown(t *testing.T) {
 	t.Parallel()
@@ -304,7 +263,9 @@ func TestACommitWhoseStandbyDidNotConfirmIsUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer side.Close(t.Context())
-	untilCommitsWait(t, s, side)
+	if err := s.CommitsWait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 
 	for name, commit := range map[string]func(context.Context, *pg.Tx) error{
 		"alone": func(ctx context.Context, tx *pg.Tx) error {
