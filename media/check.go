@@ -104,7 +104,7 @@ func (c *Checker) look(ctx context.Context, org satchel.ID, sum Sum) (there bool
 		if there = err == nil; !there && !errors.Is(err, ErrNotStored) {
 			return false, 0, 0, err
 		}
-		known, _, err = c.s.getBlob(ctx, org, sum)
+		known, _, err = getBlob(ctx, c.s.Pool, org, sum)
 		if satchel.KindOf(err) == satchel.NotFound {
 			known, err = -1, nil
 		}
@@ -135,19 +135,19 @@ func (c *Checker) adopt(ctx context.Context, org satchel.ID, claims []Claim, sum
 	if err != nil || kind == "" {
 		return Missing, err
 	}
-	found := Found
+	var found Condition
 	err = pg.InTx(ctx, c.s.Pool, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, sqlLockBlob, org, sum[:]); err != nil {
 			return err
 		}
-		var known bool
-		if err := tx.QueryRow(ctx, sqlKnown, org, sum[:]).Scan(&known); err != nil {
-			return err
-		}
-		if found = Found; known { // somebody sent them meanwhile, and it may be somebody else
+		switch _, _, err := getBlob(ctx, tx, org, sum); {
+		case err == nil: // somebody sent them meanwhile, and it may be somebody else
 			found = Awaited
 			return nil
+		case satchel.KindOf(err) != satchel.NotFound:
+			return err
 		}
+		found = Found
 		if err := c.s.note(ctx, tx, org, author, sum, size, kind, ev); err != nil {
 			return err
 		}

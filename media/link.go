@@ -57,7 +57,7 @@ func (s *Service) Link(ctx context.Context, p *satchel.Principal, record satchel
 		return Link{}, notThere()
 	}
 	l := Link{Expires: s.Now().Add(LinkTTL).Truncate(time.Second)}
-	if l.Size, l.ContentType, err = s.getBlob(ctx, p.Org, sum); err != nil {
+	if l.Size, l.ContentType, err = getBlob(ctx, s.Pool, p.Org, sum); err != nil {
 		return Link{}, err
 	}
 	expiry := strconv.FormatInt(l.Expires.Unix(), 10)
@@ -70,8 +70,8 @@ func notThere() error {
 	return satchel.E(satchel.NotFound, satchel.ReasonNotFound, "There is no such record, or its bytes did not arrive yet.")
 }
 
-func (s *Service) getBlob(ctx context.Context, org satchel.ID, sum Sum) (size int64, contentType string, err error) {
-	err = s.Pool.QueryRow(ctx, sqlGetBlob, org, sum[:]).Scan(&size, &contentType)
+func getBlob(ctx context.Context, q querier, org satchel.ID, sum Sum) (size int64, contentType string, err error) {
+	err = q.QueryRow(ctx, sqlGetBlob, org, sum[:]).Scan(&size, &contentType)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, "", notThere()
 	}
@@ -101,7 +101,7 @@ func (s *Service) serveBlob(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	size, contentType, err := s.getBlob(r.Context(), org, sum)
+	size, contentType, err := getBlob(r.Context(), s.Pool, org, sum)
 	if err != nil {
 		return err
 	}

@@ -86,9 +86,6 @@ insert into blob_owner (org_id, sha256, person_id, sent_at) values ($1, $2, $3, 
 const sqlGetBlob = `-- media.GetBlob
 select size, content_type from blob where org_id = $1 and sha256 = $2`
 
-const sqlKnown = `-- media.Known
-select exists (select from blob where org_id = $1 and sha256 = $2)`
-
 const sqlOwned = `-- media.Owned
 select b.size, b.content_type from blob b join blob_owner o using (org_id, sha256)
 where b.org_id = $1 and b.sha256 = $2 and o.person_id = $3`
